@@ -1,0 +1,73 @@
+# Every task of the repository; `make` alone lists them. Narrow the tables with TASKS=imdb METHODS=sparse,scar SEEDS=1,2.
+PYTHON ?= python3
+VENV ?= .venv
+SCALE ?= local
+TASKS ?= imdb
+METHODS ?= sparse,uniform,abc,scar,prefix
+SEEDS ?= 1,2,3,4,5
+MODEL_SEED ?= 1
+JOBS ?= 2
+OVERRIDES ?=
+
+BIN := $(VENV)/bin
+# uv does not read pip's variable for local wheels; it is empty on most machines.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Nothing here needs a hub at local scale: fail at once instead of waiting for a network.
+ifneq ($(SCALE),paper)
+export HF_HUB_OFFLINE ?= 1
+endif
+# Runs are one thread each, several at a time.
+export OMP_NUM_THREADS ?= 2
+COMMON = scale=$(SCALE) model_seed=$(MODEL_SEED) $(OVERRIDES)
+comma := ,
+
+.DEFAULT_GOAL := help
+.PHONY: help setup models reproduce-table1 smoke test test-slow lint format type clean-results
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  SCALE=local|smoke|paper TASKS=imdb METHODS=$(METHODS) SEEDS=$(SEEDS) MODEL_SEED=1 JOBS=2 VENV=.venv"
+
+# The stamp holds a copy of what was installed, so that it is remade exactly when the pins or the dependencies change.
+STAMP := $(VENV)/installed.txt
+setup: $(STAMP)  ## make the environment in VENV, when the pins have changed
+$(STAMP): pyproject.toml constraints.txt
+	@cat pyproject.toml constraints.txt > /dev/null
+	@if [ -f $(STAMP) ] && cat pyproject.toml constraints.txt | cmp -s - $(STAMP); then touch $(STAMP); else \
+	  echo "setting up $(VENV) (once) ..." && \
+	  { [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); } && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv && \
+	  $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' && \
+	  cat pyproject.toml constraints.txt > $(STAMP); fi
+
+models: setup  ## train the local models that are missing (SFT policy, reward model)
+	@for task in $(subst $(comma), ,$(TASKS)); do \
+	  $(BIN)/python experiments/sft.py task=$$task $(COMMON) && \
+	  $(BIN)/python experiments/reward_model.py task=$$task $(COMMON) || exit 1; done
+
+reproduce-table1: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
+	@$(BIN)/python experiments/train.py experiment=table1 $(COMMON) \
+	  task=$(TASKS) shaping=$(METHODS) seed=$(SEEDS) hydra.launcher.n_jobs=$(JOBS)
+	@$(BIN)/python experiments/report.py table1 --scale $(SCALE) --tasks $(TASKS) --methods $(METHODS) \
+	  --seeds $(SEEDS) --model-seed $(MODEL_SEED)
+
+smoke:  ## everything at scale=smoke in under two minutes, ending in results/smoke/table1.md
+	@$(MAKE) --no-print-directory reproduce-table1 SCALE=smoke SEEDS=1,2
+
+test: setup  ## the default tests (under 5 minutes on 2 cores, offline)
+	@WANDB_MODE=offline $(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup  ## the tests that take longer
+	@WANDB_MODE=offline $(BIN)/python -m pytest -m slow
+
+lint: setup  ## ruff: style and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: setup  ## ruff: rewrite files in the project's format
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+type: setup  ## mypy
+	@$(BIN)/mypy
+
+clean-results:  ## remove results/ (records in runs/ and models in cache/ stay)
+	@rm -rf results

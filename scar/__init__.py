@@ -1,0 +1,1 @@
+"""SCAR: Shapley credit assignment for RLHF. See README.md for the file map."""

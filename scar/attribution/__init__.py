@@ -1,0 +1,1 @@
+"""Attribution: which coalitions to evaluate (plans) and what they are worth (game)."""

@@ -1,0 +1,177 @@
+"""The composition root: from a Hydra config to wired objects and a finished run. The only importer of hydra here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, check_alpha
+from scar.evaluation.reward_eval import evaluate_policy
+from scar.interfaces import Tracker
+from scar.models import loading
+from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.reward import SequenceRewardModel
+from scar.ppo.kl_control import KLController
+from scar.ppo.updater import PPOUpdater
+from scar.prepare import LocalModels
+from scar.rollout import Sampler
+from scar.seeding import generator
+from scar.tasks.prompts import TextPrefixPrompts
+from scar.tracking.metering import Meter
+from scar.trainer import Trainer
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A config node as resolved plain Python."""
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def construct(node: DictConfig, **runtime: Any) -> Any:
+    """Call a node's `_target_` with its values and run-time objects (`instantiate` alone would turn a dataclass passed to
+    it into a config)."""
+    return instantiate(node, _partial_=True)(**runtime)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device; ValueError when it is not there."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={name}; allowed: auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def setup_process(cfg: DictConfig) -> torch.device:
+    """Threads, logging and noise of this process; returns the device."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if cfg.threads < 1:
+        raise ValueError(f"threads={cfg.threads}; allowed: 1 or more")
+    torch.set_num_threads(cfg.threads)
+    loading.quiet_transformers()
+    return resolve_device(cfg.device)
+
+
+def build_task(cfg: DictConfig) -> Any:
+    """The task with the data source that the scale chose."""
+    return construct(cfg.task.build, source=instantiate(cfg.task.sources[cfg.task.source]))
+
+
+def local_models(cfg: DictConfig, task: Any, device: torch.device) -> LocalModels:
+    """The models that this config trains from scratch."""
+    if cfg.models.source != "scratch":
+        raise ValueError(f"models={cfg.models.source}: these are checkpoints by name, there is nothing to train here")
+    cache = loading.ModelCache(Path(cfg.paths.cache))
+    return LocalModels(plain(cfg.models), task, cache, seed=cfg.model_seed, device=device)
+
+
+class ModelNames:
+    """Where policy, reward model and tokenizer of a config come from: folders of the cache, or names on the hub."""
+
+    def __init__(self, cfg: DictConfig, task: Any, device: torch.device) -> None:
+        self._local = local_models(cfg, task, device) if cfg.models.source == "scratch" else None
+        self._cfg = cfg.models
+
+    def __getitem__(self, kind: str) -> str:
+        """Folder or hub name of "policy" or "reward"."""
+        return str(self._local.folder(kind)) if self._local else self._cfg[kind].name
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: fingerprints and quality reports, or names."""
+        if self._local is None:
+            return {kind: {"name": self._cfg[kind].name} for kind in ("policy", "reward")}
+        kinds = ("policy", "reward")
+        return {k: {"fingerprint": self._local.fingerprint(k), "report": self._local.report(k)} for k in kinds}
+
+
+class Run:
+    """The wired objects of one run: `trainer` trains, `evaluate` judges, `meter` counts, `names` says which models."""
+
+    def __init__(self, cfg: DictConfig, ppo: PPOConfig, device: torch.device, tracker: Tracker) -> None:
+        self._cfg, self._device = cfg, device
+        self._evaluation = EvaluationConfig(**plain(cfg.evaluation))
+        self._generation = GenerationConfig(**plain(cfg.task.generation))
+        self._task = build_task(cfg)
+        self.names = ModelNames(cfg, self._task, device)
+        self._tokenizer = loading.load_tokenizer(self.names["policy"])
+        self._reward_model = self._build_reward_model()
+        policy = self._build_policy()
+        self._sampler = Sampler(policy, policy.frozen_copy(), tokenizer=self._tokenizer, generation=self._generation)
+        self.meter = Meter(device)
+        self.trainer = Trainer(
+            config=ppo,
+            seed=cfg.seed,
+            alpha=check_alpha(cfg.shaping.alpha),
+            device=device,
+            prompts=self._prompts("train", ppo.batch_size, cfg.seed),
+            sampler=self._sampler,
+            task=self._task,
+            reward_model=self._reward_model,
+            segmenter=construct(cfg.segmentation.build, tokenizer=self._tokenizer),
+            method=self._build_method(),
+            updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], ppo),
+            kl_controller=KLController(
+                kind=ppo.kl_control, coef=ppo.kl_coef, target=ppo.kl_target, horizon=ppo.kl_horizon
+            ),
+            tracker=tracker,
+            meter=self.meter,
+        )
+
+    def _build_reward_model(self) -> SequenceRewardModel:
+        model = loading.load_reward_sequence_model(self.names["reward"], device=self._device)
+        self._check_context(model, "reward model")
+        space_id = loading.space_token(self._tokenizer)
+        return SequenceRewardModel(model, space_id=space_id, rows_a_batch=self._cfg.models.reward.rows_a_batch)
+
+    def _build_policy(self) -> CausalPolicy:
+        model = loading.load_policy_model(self.names["policy"], device=self._device)
+        self._check_context(model, "policy")
+        head = new_value_head(model.config.hidden_size, generator(self._cfg.seed, "value_head")).to(self._device)
+        return CausalPolicy(
+            model,
+            temperature=self._generation.temperature,
+            min_new_tokens=self._generation.min_new_tokens,
+            eos_id=self._tokenizer.eos_token_id,
+            pad_id=self._tokenizer.pad_token_id,
+            value_head=head,
+        )
+
+    def _check_context(self, model: Any, what: str) -> None:
+        needed = self._cfg.task.prompt.max_tokens + self._generation.max_new_tokens
+        if needed > model.config.max_position_embeddings:
+            raise ValueError(
+                f"prompt and response take up to {needed} tokens, the {what} reads {model.config.max_position_embeddings}; "
+                "lower task.generation.max_new_tokens or task.prompt.max_tokens"
+            )
+
+    def _build_method(self) -> Any:
+        """The credit method, given the run-time objects that its config says it needs."""
+        offers: dict[str, Callable[[], Any]] = {
+            "reward_model": lambda: self._reward_model,
+            "estimator": lambda: instantiate(self._cfg.estimator),
+        }
+        return construct(self._cfg.shaping.method, **{need: offers[need]() for need in self._cfg.shaping.needs})
+
+    def _prompts(self, split: str, batch_size: int, seed: int) -> TextPrefixPrompts:
+        return TextPrefixPrompts(
+            self._task.prompt_texts(split),
+            tokenizer=self._tokenizer,
+            batch_size=batch_size,
+            seed=seed,
+            device=self._device,
+            **plain(self._cfg.task.prompt),
+        )
+
+    def evaluate(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Judge the policy as it is now on the fixed test prompts."""
+        prompts = self._prompts("test", self._evaluation.batch_size, self._evaluation.seed)
+        return evaluate_policy(
+            self._sampler, prompts, self._task, self._reward_model, self._evaluation, device=self._device
+        )

@@ -1,0 +1,143 @@
+"""What the scripts share: errors in one line, the one progress display of a sweep, bars for trainings."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from scar.supervised import ProgressCallback
+from scar.tracking.trackers import SweepProgress, progress_bar
+
+SHOW_TRACEBACK = "SCAR_TRACEBACK"
+USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, ArithmeticError)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` on one line; Hydra's wrapper around an error in a constructor is taken off."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno is not None:  # from the operating system, not one of our own
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}; free or unlock that folder, or choose others: paths.runs=... paths.cache=..."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def run_script(main: Callable[[], Any]) -> None:
+    """Run a script's main; user errors become one line and exit status 1, Ctrl-C becomes exit status 130.
+
+    With SCAR_TRACEBACK=1 in the environment the traceback is shown instead.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that every error takes the way below
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted; finished runs are kept, and the same command goes on from there", status=130))
+    except USER_ERRORS as error:
+        if os.environ.get(SHOW_TRACEBACK):
+            raise
+        sys.exit(_complain(f"error: {one_line(error)}", status=1))
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Inside a single Hydra job: user errors end the script in one line, without Hydra's own report of them.
+
+    In a sweep they pass on to Hydra, which names the job that failed and goes on with the others.
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get(SHOW_TRACEBACK):
+            raise
+        sys.exit(_complain(f"error: {one_line(error)}", status=1))
+
+
+def _complain(message: str, *, status: int) -> int:
+    sys.stderr.write(message + "\n")
+    return status
+
+
+def training_bar(title: str) -> ProgressCallback:
+    """A progress bar for one supervised training."""
+    progress = progress_bar()
+    task = progress.add_task(title, total=None, rate="", note="")
+    started = time.monotonic()
+    progress.start()
+
+    def advance(done: int, total: int, losses: dict[str, float]) -> None:
+        rate = f"{done / max(time.monotonic() - started, 1e-9):.1f} steps/s"
+        note = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        progress.update(task, completed=done, total=total, rate=rate, note=note)
+        if done == total:
+            progress.stop()
+
+    atexit.register(progress.stop)
+    return advance
+
+
+def show_report(title: str, report: dict[str, Any]) -> None:
+    """Print a model's quality report: one line of numbers, then its text samples."""
+    numbers = [f"{k} {v:.4g}" for k, v in report.items() if isinstance(v, (int, float))]
+    sys.stdout.write(f"{title} model in {report['folder']}: {', '.join(numbers)}\n")
+    for sample in report.get("samples", []):
+        sys.stdout.write(f"  {sample}\n")
+
+
+def sweep_size(overrides: list[str]) -> int:
+    """How many runs a list of Hydra overrides stands for: the product over the last override of each key."""
+    parsed = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(overrides)}
+    sizes = [len(list(o.sweep_string_iterator())) for o in parsed.values() if o.is_sweep_override()]
+    return math.prod(sizes)
+
+
+class SweepWatcher(Callback):
+    """Hydra callback: draws the sweep's progress while the launcher's processes work, and tidies up afterwards."""
+
+    def __init__(self, *, seconds_between_looks: float = 0.5) -> None:
+        self._pause = seconds_between_looks
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Start to draw."""
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        runs = sweep_size(params + list(config.hydra.overrides.task))
+        self._folder = Path(config.hydra.sweep.dir)
+        self._display = SweepProgress(self._folder, runs=runs)
+        self._thread = threading.Thread(target=self._draw, daemon=True)
+        self._thread.start()
+        atexit.register(self._stop)  # Ctrl-C does not come by on_multirun_end
+
+    def _draw(self) -> None:
+        self._display.start()
+        while not self._ended.wait(self._pause):
+            self._display.refresh()
+        self._display.stop()
+
+    def _stop(self) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+            self._thread = None
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Stop drawing."""
+        self._stop()

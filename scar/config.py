@@ -1,0 +1,134 @@
+"""Checked settings of generation, PPO and evaluation, and the fingerprint that names a run or a trained model.
+
+Values come from `conf/`; each is explained there with its source. This module checks them against one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+def _require(condition: bool, got: str, allowed: str, todo: str = "") -> None:
+    if not condition:
+        raise ValueError(f"{got}; allowed: {allowed}" + (f"; {todo}" if todo else ""))
+
+
+def _check_numbers(settings: Any, group: str) -> None:
+    """Raise ValueError for a field annotated int or float that holds something else."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        wanted = {"int": int, "float": (int, float), "float | None": (int, float, type(None))}.get(str(field.type))
+        if wanted is not None and (isinstance(value, bool) or not isinstance(value, wanted)):  # type: ignore[arg-type]
+            raise ValueError(f"{group}.{field.name}={value!r}; allowed: {field.type}")
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How responses are sampled: softmax(logits / temperature), EOS impossible before `min_new_tokens`.
+
+    With `sample_length` each response gets its own limit L ~ U{min_new_tokens..max_new_tokens}, else all `max_new_tokens`.
+    """
+
+    temperature: float
+    min_new_tokens: int
+    max_new_tokens: int
+    sample_length: bool
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "task.generation")
+        _require(self.temperature > 0, f"task.generation.temperature={self.temperature}", "a number above 0")
+        _require(self.max_new_tokens >= 1, f"task.generation.max_new_tokens={self.max_new_tokens}", "1 or more")
+        _require(
+            1 <= self.min_new_tokens <= self.max_new_tokens,
+            f"task.generation.min_new_tokens={self.min_new_tokens}",
+            f"1 to task.generation.max_new_tokens={self.max_new_tokens}",
+        )
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """One PPO configuration; batch sizes in episodes. `minibatch_size` episodes make one optimizer step, processed
+    `microbatch_size` at a time (gradients add up exactly to those of the whole minibatch's token-weighted mean)."""
+
+    updates: int
+    batch_size: int
+    minibatch_size: int
+    microbatch_size: int
+    ppo_epochs: int
+    learning_rate: float
+    learning_rate_schedule: str
+    adam_eps: float
+    weight_decay: float
+    kl_coef: float
+    kl_control: str
+    kl_target: float
+    kl_horizon: float
+    gamma: float
+    gae_lambda: float
+    clip_range: float
+    value_clip_range: float
+    value_loss_coef: float
+    max_grad_norm: float | None
+    max_mean_ratio: float | None
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "ppo")
+        for name in ("updates", "batch_size", "minibatch_size", "microbatch_size", "ppo_epochs"):
+            _require(getattr(self, name) >= 1, f"ppo.{name}={getattr(self, name)}", "1 or more")
+        self._check_divides("batch_size", "minibatch_size")
+        self._check_divides("minibatch_size", "microbatch_size")
+        schedules, controls = ("constant", "linear"), ("adaptive", "fixed")
+        _require(
+            self.learning_rate_schedule in schedules,
+            f"ppo.learning_rate_schedule={self.learning_rate_schedule}",
+            " or ".join(schedules),
+        )
+        _require(self.kl_control in controls, f"ppo.kl_control={self.kl_control}", " or ".join(controls))
+        for name in ("gamma", "gae_lambda"):
+            _require(0 <= getattr(self, name) <= 1, f"ppo.{name}={getattr(self, name)}", "a number from 0 to 1")
+        for name in ("learning_rate", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "adam_eps"):
+            _require(getattr(self, name) > 0, f"ppo.{name}={getattr(self, name)}", "a number above 0")
+        for name in ("kl_coef", "value_loss_coef", "weight_decay"):
+            _require(getattr(self, name) >= 0, f"ppo.{name}={getattr(self, name)}", "0 or more")
+
+    def _check_divides(self, whole: str, part: str) -> None:
+        total, piece = getattr(self, whole), getattr(self, part)
+        if total % piece:
+            raise ValueError(
+                f"ppo.{whole}={total} is not divisible by ppo.{part}={piece}; set {part} to one of {_divisors(total)}"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a policy is judged: `prompts` test prompts drawn with `seed` (the same for every run), `batch_size` at a time."""
+
+    prompts: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "evaluation")
+        _require(self.prompts >= 1, f"evaluation.prompts={self.prompts}", "1 or more")
+        _require(self.batch_size >= 1, f"evaluation.batch_size={self.batch_size}", "1 or more")
+
+
+def check_alpha(alpha: float) -> float:
+    """Return `alpha` if it is a valid mix of Eq. 6, else raise ValueError."""
+    valid = isinstance(alpha, (int, float)) and 0 <= alpha <= 1
+    _require(valid, f"shaping.alpha={alpha}", "a number from 0 (sparse) to 1 (fully dense)")
+    return float(alpha)
+
+
+def fingerprint(settings: Mapping[str, Any], *, length: int = 10) -> str:
+    """A short name for `settings`: equal settings give equal names, on every machine."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -1,0 +1,64 @@
+"""Mean test-set score of a policy, with the texts that it was given for (mechanics A.3)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from scar.config import EvaluationConfig
+from scar.interfaces import PromptStream, RewardModel, Task
+from scar.rollout import Sampler
+from scar.seeding import generator
+
+
+def distinct_bigrams(token_ids: list[int]) -> int:
+    """How many different adjacent token pairs a response has: a plain measure of collapse into repetition."""
+    return len(set(pairwise(token_ids)))
+
+
+def evaluate_policy(
+    sampler: Sampler,
+    prompts: PromptStream,
+    task: Task,
+    reward_model: RewardModel,
+    config: EvaluationConfig,
+    *,
+    device: torch.device,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Sample with the training settings on `config.prompts` test prompts; every policy sees the same prompts and streams.
+
+    Returns a summary (reward_mean and reward_std over prompts (ddof 1), kl_mean: mean per-sequence KL sum to the reference
+    in nats, length_mean in tokens, eos_frac, distinct_bigrams_mean, prompts) and a row for each prompt.
+    """
+    rewards: list[float] = []
+    kls: list[float] = []
+    lengths: list[int] = []
+    bigrams: list[int] = []
+    finished: list[bool] = []
+    samples: list[dict[str, Any]] = []
+    for number in range(-(-config.prompts // config.batch_size)):
+        stream = generator(config.seed, "evaluation_sampling", number, device=device)
+        rollout = sampler.sample(prompts.batch(number), generator=stream)
+        raw = task.score(rollout, reward_model).raw.tolist()
+        rewards += raw
+        kls += (rollout.logprobs - rollout.ref_logprobs).sum(1).tolist()
+        lengths += rollout.response_mask.sum(1).tolist()
+        finished += rollout.finished.tolist()
+        for ids, mask in zip(rollout.response_ids.tolist(), rollout.response_mask.tolist(), strict=True):
+            bigrams.append(distinct_bigrams([t for t, real in zip(ids, mask, strict=True) if real]))
+        texts = zip(rollout.prompts.texts, rollout.texts, raw, strict=True)
+        samples += [{"prompt": prompt, "response": text, "reward": reward} for prompt, text, reward in texts]
+    keep = slice(config.prompts)
+    summary = {
+        "reward_mean": float(np.mean(rewards[keep])),
+        "reward_std": float(np.std(rewards[keep], ddof=1)) if config.prompts > 1 else 0.0,
+        "kl_mean": float(np.mean(kls[keep])),
+        "length_mean": float(np.mean(lengths[keep])),
+        "eos_frac": float(np.mean(finished[keep])),
+        "distinct_bigrams_mean": float(np.mean(bigrams[keep])),
+        "prompts": config.prompts,
+    }
+    return summary, samples[keep]

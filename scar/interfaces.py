@@ -1,0 +1,136 @@
+"""The seams of the house on one page: what a task, a model, a credit method or a tracker must be able to do.
+
+Implementations do not inherit from these; `scar/build.py` wires them together and mypy compares the shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from scar.types import CoalitionPlan, Credit, PromptBatch, Rollout, Scores, Units
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What a policy says of given responses: `logprobs`, `entropy`, `values` f32[B,T] (nats, nats, reward units)."""
+
+    logprobs: Tensor
+    entropy: Tensor
+    values: Tensor
+
+
+class Decoder(Protocol):
+    """Generates one token at a time behind a batch of prompts."""
+
+    def next_logits(self) -> Tensor:
+        """f32[B,V]: logits of the sampling distribution of the next token."""
+        ...
+
+    def append(self, tokens: Tensor) -> None:
+        """Append `tokens` i64[B]."""
+        ...
+
+
+class Policy(Protocol):
+    """A language model seen as the distribution that it is sampled from."""
+
+    eos_id: int
+    pad_id: int
+
+    def decoder(self, prompts: PromptBatch) -> Decoder:
+        """Start generating behind `prompts`."""
+        ...
+
+    def evaluate(self, prompts: PromptBatch, response_ids: Tensor, response_mask: Tensor) -> PolicyOutput:
+        """Log-probabilities, entropies and values of given responses, zero off the mask."""
+        ...
+
+
+class RewardModel(Protocol):
+    """Scores prompt + response sequences; i64[R,L] ids and b[R,L] mask, where a False column is not there at all."""
+
+    space_id: int
+
+    def score(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """f32[R]: the score read at each row's last real token."""
+        ...
+
+    def score_prefixes(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """f32[R,L]: the score that would be read at each position (causal reward models only)."""
+        ...
+
+    def last_layer_attention(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """f32[R,L]: last-layer attention, mean over heads, of the position at which the score is read."""
+        ...
+
+
+class Task(Protocol):
+    """A source of prompts and the rule that turns reward-model output into scores."""
+
+    name: str
+
+    def score(self, rollout: Rollout, reward_model: RewardModel) -> Scores:
+        """Score a rollout."""
+        ...
+
+
+class Segmenter(Protocol):
+    """Splits responses into units."""
+
+    def segment(self, rollout: Rollout) -> Units:
+        """Contiguous units that cover each response except its EOS."""
+        ...
+
+
+class Estimator(Protocol):
+    """Chooses coalitions and weights for a response of `count` >= 2 units."""
+
+    def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> CoalitionPlan:
+        """The coalitions to evaluate and how to combine them."""
+        ...
+
+
+class CreditMethod(Protocol):
+    """Splits each response's raw score over its tokens."""
+
+    name: str
+    needs_units: bool
+
+    def assign(
+        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
+    ) -> Credit:
+        """Credit whose rows sum to `scores.raw`."""
+        ...
+
+
+class PromptStream(Protocol):
+    """Prompt batches by number; batch u is the same however often it is asked for."""
+
+    def batch(self, number: int) -> PromptBatch:
+        """The batch of update `number` (0-based)."""
+        ...
+
+
+class Tracker(Protocol):
+    """Receives the rows of a run."""
+
+    def log(self, row: dict[str, Any]) -> None:
+        """One update's metrics."""
+        ...
+
+    def finish(self, status: str) -> None:
+        """Close: `status` is "finished" or "failed"."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that the stages use."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of the ids."""
+        ...

@@ -1,0 +1,1 @@
+"""Language models: policies, reward models, and how they are loaded."""

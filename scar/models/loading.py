@@ -1,0 +1,186 @@
+"""Where models and tokenizers come from: trained here from scratch and cached, or a checkpoint by name.
+
+A cached model is a folder `<cache>/<kind>-<fingerprint>` with the model's files, `report.json` (how good it is) and
+`complete.json` (sha256 of every file). It is written elsewhere and renamed when whole, so a folder is a whole model.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+EOS, PAD = "<|endoftext|>", "<|pad|>"
+COMPLETE = "complete.json"
+
+
+def quiet_transformers() -> None:
+    """No load bars and no hints from transformers; its errors still show."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer; EOS and PAD are separate tokens, so that a real EOS is never taken for padding."""
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        texts, vocab_size=vocab_size, min_frequency=2, special_tokens=[EOS, PAD], show_progress=False
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token=EOS, pad_token=PAD)
+
+
+def _gpt2_config(
+    tokenizer: Any, *, layers: int, width: int, heads: int, context: int, dropout: float, **extra: Any
+) -> Any:
+    return GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=context,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **extra,
+    )
+
+
+def new_policy_model(tokenizer: Any, architecture: dict[str, Any], *, seed: int) -> Any:
+    """A GPT-2-architecture causal LM with fresh weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):  # transformers initialises from torch's global generator
+        torch.manual_seed(seed)
+        return GPT2LMHeadModel(_gpt2_config(tokenizer, **architecture))
+
+
+def new_reward_model(tokenizer: Any, architecture: dict[str, Any], *, seed: int) -> Any:
+    """A GPT-2-architecture sequence scorer with one scalar head and fresh weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GPT2ForSequenceClassification(_gpt2_config(tokenizer, **architecture, num_labels=1))
+
+
+def _no_dropout(model: Any) -> Any:
+    """Set every dropout to 0 (mechanics B.15)."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model.eval()
+
+
+def _load_or_explain(load: Callable[[str], Any], name: str) -> Any:
+    """`load(name)`; everything that means "not reachable, not there" becomes one message with the way out."""
+    try:
+        return load(name)
+    except OSError as error:  # the hub's connection and not-found errors are OSErrors too
+        if Path(name).exists():
+            raise ValueError(
+                f"the model in {name} cannot be read ({error}); delete the folder and make it again"
+            ) from error
+        raise FileNotFoundError(
+            f"{name} is neither a local folder nor in the local cache, and the hub cannot be reached "
+            f"({type(error).__name__}); fetch it once with a network: `hf download {name}`"
+        ) from error
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """Tokenizer by hub name or folder; a tokenizer without a padding token pads with EOS (GPT-2)."""
+    tokenizer = _load_or_explain(AutoTokenizer.from_pretrained, str(name))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy_model(name: str | Path, *, device: torch.device) -> Any:
+    """Causal LM by hub name or folder, float32, dropout off."""
+    load = lambda path: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)  # noqa: E731
+    return _no_dropout(_load_or_explain(load, str(name))).to(device)
+
+
+def load_reward_sequence_model(name: str | Path, *, device: torch.device) -> Any:
+    """Sequence classifier by hub name or folder, float32, dropout off."""
+    load = lambda path: AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32)  # noqa: E731
+    model = _no_dropout(_load_or_explain(load, str(name)))
+    model.config = copy.deepcopy(model.config)  # switching attention kernels writes into a config that others may share
+    return model.to(device)
+
+
+def space_token(tokenizer: Any) -> int:
+    """The id that stands for an absent unit: the last id of a single encoded space (mechanics C.2, fill = space)."""
+    return tokenizer.encode(" ", add_special_tokens=False)[-1]
+
+
+class ModelCache:
+    """Folders of trained models, named by fingerprint."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, kind: str, fingerprint: str) -> Path:
+        """Where the model `kind` with this fingerprint lies or would lie."""
+        return self.root / f"{kind}-{fingerprint}"
+
+    def has(self, kind: str, fingerprint: str) -> bool:
+        """Whether the whole model is there; a ValueError says which file of it is damaged."""
+        folder = self.folder(kind, fingerprint)
+        if not folder.exists():
+            return False
+        advice = f"delete the folder {folder} and make it again (`make models`)"
+        try:
+            digests = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+            broken = [name for name, digest in digests.items() if _sha256(folder / name) != digest]
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(f"the cached model {folder} is damaged ({error}); {advice}") from error
+        if broken:
+            raise ValueError(f"the cached model {folder} is damaged (changed: {', '.join(broken)}); {advice}")
+        return True
+
+    def save(self, kind: str, fingerprint: str, *, parts: list[Any], report: dict[str, Any]) -> Path:
+        """Save objects with `save_pretrained` and their report; nothing is left behind when that fails."""
+        folder = self.folder(kind, fingerprint)
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            for part in parts:
+                part.save_pretrained(partial)
+            (partial / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+            (partial / COMPLETE).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, folder)
+        except SafetensorError as error:  # safetensors hides the OSError of a full disk
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(f"cannot write the model {folder}: {error}") from error
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return folder
+
+    def report(self, kind: str, fingerprint: str) -> dict[str, Any]:
+        """The report saved with the model."""
+        return json.loads((self.folder(kind, fingerprint) / "report.json").read_text(encoding="utf-8"))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

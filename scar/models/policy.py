@@ -1,0 +1,129 @@
+"""The policy: a causal language model seen as the very distribution that it is sampled from.
+
+Temperature and EOS suppression are part of the policy, so sampling, old, new and reference log-probabilities all use
+the same distribution (mechanics B.1, B.2). The value head sits on the policy's trunk (TRL's design, mechanics B.14).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scar.interfaces import PolicyOutput
+from scar.types import PromptBatch
+
+
+def positions(mask: Tensor) -> Tensor:
+    """i64[B,L]: 0 on the first real token, one more on each later one; padding gets a harmless 0 or repeat."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+class CausalPolicy(nn.Module):
+    """A Hugging Face causal LM with an optional scalar value head and fixed sampling settings."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        temperature: float,
+        min_new_tokens: int,
+        eos_id: int,
+        pad_id: int,
+        value_head: nn.Linear | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.value_head = value_head
+        self.temperature = temperature
+        self.min_new_tokens = min_new_tokens
+        self.eos_id = eos_id
+        self.pad_id = pad_id
+        self.eval()  # dropout stays off in rollout and update alike (mechanics B.15)
+
+    def frozen_copy(self) -> CausalPolicy:
+        """The reference policy: the same weights, no gradient, no value head."""
+        reference = copy.deepcopy(self)
+        reference.value_head = None
+        return reference.requires_grad_(False)
+
+    def sampling_logits(self, logits: Tensor, *, first_step: int) -> Tensor:
+        """Logits of the sampling distribution at response steps first_step.. for raw `logits` [B,S,V]."""
+        logits = logits.float() / self.temperature
+        steps = torch.arange(first_step, first_step + logits.shape[1], device=logits.device)
+        too_early = (steps < self.min_new_tokens)[None, :, None]
+        is_eos = torch.arange(logits.shape[-1], device=logits.device) == self.eos_id
+        return logits.masked_fill(too_early & is_eos, -torch.inf)
+
+    def evaluate(self, prompts: PromptBatch, response_ids: Tensor, response_mask: Tensor) -> PolicyOutput:
+        """Log-probability and entropy of each response token, and the value of the state before it; zero off the mask.
+
+        Args: `response_ids` i64[B,T], `response_mask` b[B,T]. Without a value head the values are zero.
+        """
+        ids = torch.cat([prompts.prompt_ids, response_ids], 1)
+        mask = torch.cat([prompts.prompt_mask, response_mask], 1)
+        hidden = self.model.base_model(
+            input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False
+        ).last_hidden_state
+        # The state before response token t ends at position P + t - 1.
+        hidden = hidden[:, prompts.prompt_ids.shape[1] - 1 : -1]
+        log_softmax = self.sampling_logits(self.model.get_output_embeddings()(hidden), first_step=0).log_softmax(-1)
+        logprobs = log_softmax.gather(-1, response_ids[..., None]).squeeze(-1)
+        # A suppressed EOS has probability 0 and log-probability -inf: it adds nothing to the entropy.
+        entropy = -(log_softmax.exp() * log_softmax.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
+        values = torch.zeros_like(logprobs) if self.value_head is None else self.value_head(hidden.float()).squeeze(-1)
+        # torch.where, not a product: a padded EOS position has log-probability -inf and -inf * 0 is nan.
+        zero = torch.zeros((), device=logprobs.device)
+        return PolicyOutput(
+            logprobs=torch.where(response_mask, logprobs, zero),
+            entropy=torch.where(response_mask, entropy, zero),
+            values=torch.where(response_mask, values, zero),
+        )
+
+    def decoder(self, prompts: PromptBatch) -> CachedDecoder:
+        """Start generating behind `prompts`."""
+        return CachedDecoder(self, prompts)
+
+
+class CachedDecoder:
+    """Token-by-token generation with a key/value cache (our own loop: `generate` draws from torch's global generator)."""
+
+    def __init__(self, policy: CausalPolicy, prompts: PromptBatch) -> None:
+        self._policy = policy
+        self._mask = prompts.prompt_mask
+        self._cache: Any = None
+        self._step = 0
+        self._forward(prompts.prompt_ids, positions(prompts.prompt_mask))
+
+    def _forward(self, ids: Tensor, position_ids: Tensor) -> None:
+        out = self._policy.model.base_model(
+            input_ids=ids,
+            attention_mask=self._mask.long(),
+            position_ids=position_ids,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._cache = out.past_key_values
+        self._logits = self._policy.model.get_output_embeddings()(out.last_hidden_state[:, -1:])
+
+    def next_logits(self) -> Tensor:
+        """f32[B,V]: logits of the sampling distribution of the next token."""
+        return self._policy.sampling_logits(self._logits, first_step=self._step).squeeze(1)
+
+    def append(self, tokens: Tensor) -> None:
+        """Append `tokens` i64[B] and advance."""
+        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)
+        self._step += 1
+        self._forward(tokens[:, None], (self._mask.sum(1) - 1)[:, None])
+
+
+def new_value_head(hidden_size: int, generator: torch.Generator) -> nn.Linear:
+    """Linear(hidden, 1) with torch's default uniform initialisation, drawn from `generator` (mechanics B.14)."""
+    head = nn.Linear(hidden_size, 1)
+    bound = hidden_size**-0.5
+    with torch.no_grad():
+        head.weight.uniform_(-bound, bound, generator=generator)
+        head.bias.uniform_(-bound, bound, generator=generator)
+    return head

@@ -1,0 +1,1 @@
+"""PPO from scratch: masked statistics, advantages, losses, KL control, the update."""

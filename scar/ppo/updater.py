@@ -1,0 +1,108 @@
+"""One PPO update: epochs over shuffled minibatches, each one optimizer step of accumulated microbatches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from scar.config import PPOConfig
+from scar.interfaces import Policy
+from scar.ppo.losses import explained_variance, policy_losses, value_losses
+from scar.types import Advantages, PromptBatch, Rollout, UpdateStats
+
+
+class PPOUpdater:
+    """Owns the optimizer of `parameters` and improves `policy` on one rollout at a time."""
+
+    def __init__(self, policy: Policy, parameters: list[nn.Parameter], config: PPOConfig) -> None:
+        self._policy = policy
+        self._parameters = parameters
+        self._config = config
+        # AdamW with weight decay 0 is Adam.
+        self._optimizer = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, eps=config.adam_eps, weight_decay=config.weight_decay
+        )
+        self.optimizer_steps = 0
+
+    def set_learning_rate(self, update: int) -> float:
+        """Learning rate of `update` (1-based): constant, or linear from the full rate towards 0 over the run's updates."""
+        rate = self._config.learning_rate
+        if self._config.learning_rate_schedule == "linear":
+            rate *= 1 - (update - 1) / self._config.updates
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def update(self, rollout: Rollout, advantages: Advantages, *, generator: torch.Generator) -> UpdateStats:
+        """Run all PPO epochs; returns means over the optimizer steps (token means within a step)."""
+        config, totals, skipped = self._config, defaultdict[str, float](float), 0
+        first_ratio_error = None
+        for _ in range(config.ppo_epochs):
+            order = torch.randperm(config.batch_size, generator=generator)
+            for minibatch in order.split(config.minibatch_size):
+                stats = self._step(rollout, advantages, minibatch.to(rollout.response_ids.device))
+                if first_ratio_error is None:
+                    first_ratio_error = abs(stats["ratio_mean"] - 1)
+                skipped += int(stats.pop("skipped"))
+                for name, value in stats.items():
+                    totals[name] += value
+        steps = config.ppo_epochs * config.batch_size // config.minibatch_size
+        return {name: total / steps for name, total in totals.items()} | {
+            "skipped": float(skipped),
+            "first_ratio_error": float(first_ratio_error or 0.0),
+            "explained_var": explained_variance(rollout.values, advantages.returns, rollout.response_mask),
+        }
+
+    def _step(self, rollout: Rollout, advantages: Advantages, rows: Tensor) -> dict[str, float]:
+        """One optimizer step on the episodes `rows`; sums over microbatches divided by the minibatch's token count, so
+        that the split into microbatches changes nothing (the code bases of the paper weight each microbatch equally)."""
+        tokens = rollout.response_mask[rows].sum()
+        totals: dict[str, float] = defaultdict(float)
+        guard_hit = False
+        for chunk in rows.split(self._config.microbatch_size):
+            loss, sums = self._losses(rollout, advantages, chunk)
+            (loss / tokens).backward()
+            limit = self._config.max_mean_ratio
+            chunk_tokens = float(rollout.response_mask[chunk].sum())
+            guard_hit |= limit is not None and sums["ratio_mean"] / chunk_tokens > limit
+            for name, value in sums.items():
+                totals[name] += value
+        stats = {name: value / float(tokens) for name, value in totals.items()}
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm or float("inf"))
+        if not guard_hit:  # a policy far from its rollout would only be driven further away (mechanics B.12)
+            self._optimizer.step()
+            self.optimizer_steps += 1
+        self._optimizer.zero_grad(set_to_none=True)
+        return stats | {"grad_norm": float(norm), "skipped": float(guard_hit)}
+
+    def _losses(self, rollout: Rollout, advantages: Advantages, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The summed loss of `rows` and summed statistics, over real tokens."""
+        config, mask = self._config, rollout.response_mask[rows]
+        prompts = PromptBatch(
+            rollout.prompts.prompt_ids[rows],
+            rollout.prompts.prompt_mask[rows],
+            [rollout.prompts.texts[i] for i in rows.tolist()],
+        )
+        new = self._policy.evaluate(prompts, rollout.response_ids[rows], mask)
+        policy, policy_clipped = policy_losses(
+            new.logprobs, rollout.logprobs[rows], advantages.advantages[rows], clip_range=config.clip_range
+        )
+        value, value_clipped = value_losses(
+            new.values, rollout.values[rows], advantages.returns[rows], clip_range=config.value_clip_range
+        )
+        loss = (policy * mask).sum() + config.value_loss_coef * (value * mask).sum()
+        with torch.no_grad():
+            log_ratio = new.logprobs - rollout.logprobs[rows]
+            parts = {
+                "policy_loss": policy,
+                "value_loss": value,
+                "approx_kl": 0.5 * log_ratio**2,
+                "clipfrac": policy_clipped.float(),
+                "vf_clipfrac": value_clipped.float(),
+                "ratio_mean": log_ratio.exp(),
+                "entropy": new.entropy,
+            }
+            sums = {name: float((part * mask).sum()) for name, part in parts.items()}
+        return loss, sums

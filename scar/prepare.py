@@ -1,0 +1,201 @@
+"""Prerequisites at local scale: tokenizer, policy (SFT) and reward model, trained on the task's data and cached.
+
+Each is named by a fingerprint of its settings, its data and its seed, so a changed setting makes a new model and an
+unchanged one is never trained twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scar.config import GenerationConfig, fingerprint
+from scar.models import loading
+from scar.models.policy import CausalPolicy
+from scar.rollout import Sampler
+from scar.seeding import generator, stream_seed
+from scar.supervised import (
+    ProgressCallback,
+    RewardAugmentation,
+    TrainingConfig,
+    accuracy,
+    perplexity,
+    train_language_model,
+    train_reward_model,
+)
+from scar.tasks.imdb import ImdbTask
+from scar.tasks.prompts import TextPrefixPrompts
+
+RECIPE = 1
+"""Raised when the training code changes in a way that changes what it produces."""
+
+StartProgress = Callable[[str], ProgressCallback]
+"""Given a title, returns the callback of one training."""
+
+
+@dataclass(frozen=True)
+class LocalModels:
+    """The models that a task's local scale trains. `settings` is `conf/models/local.yaml` as a plain dictionary."""
+
+    settings: dict[str, Any]
+    task: ImdbTask
+    cache: loading.ModelCache
+    seed: int
+    device: torch.device
+
+    def identity(self, kind: str) -> dict[str, Any]:
+        """All that decides what the model `kind` ("tokenizer", "policy", "reward") becomes."""
+        identity = {"recipe": RECIPE, "kind": kind, "task": self.task.name, "data": self.task.source.identity()}
+        identity |= {"tokenizer": self.settings["tokenizer"]}
+        if kind != "tokenizer":
+            identity |= {key: self.settings[key] for key in (kind, "examples", "threads")}
+            identity |= {"seed": self.seed, "device": self.device.type}
+        return identity
+
+    def fingerprint(self, kind: str) -> str:
+        """The short name of the model `kind`."""
+        return fingerprint(self.identity(kind))
+
+    def folder(self, kind: str) -> Path:
+        """The folder of a finished model; FileNotFoundError with the command that makes it when it is missing."""
+        name = self._cache_name(kind)
+        if not self.cache.has(name, self.fingerprint(kind)):
+            script = {"tokenizer": "sft", "policy": "sft", "reward": "reward_model"}[kind]
+            raise FileNotFoundError(
+                f"the {kind} model of task={self.task.name} with model_seed={self.seed} is not in {self.cache.root}; "
+                f"make it with `python experiments/{script}.py` and the same overrides (or `make models`)"
+            )
+        return self.cache.folder(name, self.fingerprint(kind))
+
+    def report(self, kind: str) -> dict[str, Any]:
+        """The quality report of a finished model."""
+        return self.cache.report(self._cache_name(kind), self.fingerprint(kind))
+
+    def has(self, kind: str) -> bool:
+        """Whether the model is there and whole."""
+        return self.cache.has(self._cache_name(kind), self.fingerprint(kind))
+
+    def _cache_name(self, kind: str) -> str:
+        return f"{self.task.name}-{kind}"
+
+    def _save(self, kind: str, parts: list[Any], report: dict[str, Any]) -> None:
+        self.cache.save(self._cache_name(kind), self.fingerprint(kind), parts=parts, report=report)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, trained on the heads of all train texts when it is not cached."""
+        if not self.has("tokenizer"):
+            tokenizer = loading.train_tokenizer(
+                self._heads("train", origin=None)["text"], vocab_size=self.settings["tokenizer"]["vocab_size"]
+            )
+            self._save("tokenizer", [tokenizer], {"vocabulary": len(tokenizer)})
+        return loading.load_tokenizer(self.folder("tokenizer"))
+
+    def _heads(self, split: str, *, origin: str | None) -> Any:
+        """Examples with texts cut to their heads: no model here reads further, and encoding whole reviews is slow."""
+        rows = self.task.examples(split, origin=origin)
+        rows = rows.assign(text=rows["text"].str[: self.settings["tokenizer"]["head_characters"]])
+        limit = self.settings["examples"]
+        return rows if limit is None else rows.sample(n=min(limit, len(rows)), random_state=0)
+
+    def _encode(self, tokenizer: Any, texts: Any, max_tokens: int) -> list[list[int]]:
+        encoded = tokenizer(texts.tolist(), add_special_tokens=False)["input_ids"]
+        return [ids[:max_tokens] for ids in encoded]
+
+    def train_policy(self, start: StartProgress) -> None:
+        """Fine-tune-from-scratch: a language model of the beginnings of train reviews (the paper's SFT policy)."""
+        settings, tokenizer = self.settings["policy"], self.tokenizer()
+        rows = self._encode(tokenizer, self._heads("train", origin="imdb")["text"], settings["max_tokens"])
+        held_out = self._encode(tokenizer, self._heads("validation", origin="imdb")["text"], settings["max_tokens"])
+        seed = stream_seed(self.seed, "policy_init")
+        model = loading.new_policy_model(tokenizer, settings["architecture"], seed=seed).to(self.device)
+        pad_id = tokenizer.pad_token_id
+        train_language_model(
+            model,
+            rows,
+            config=TrainingConfig(**settings["training"]),
+            pad_id=pad_id,
+            generator=generator(self.seed, "sft"),
+            progress=start("policy (SFT)"),
+        )
+        report = {
+            "validation_perplexity": perplexity(model, held_out, pad_id=pad_id),
+            "train_texts": len(rows),
+            "validation_texts": len(held_out),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "samples": self._samples(model, tokenizer),
+        }
+        self._save("policy", [model, tokenizer], report)
+
+    def _samples(self, model: Any, tokenizer: Any) -> list[str]:
+        """A few continuations of validation prompts, at the temperature of the task."""
+        generation = GenerationConfig(temperature=0.7, min_new_tokens=24, max_new_tokens=24, sample_length=False)
+        policy = CausalPolicy(
+            model,
+            temperature=generation.temperature,
+            min_new_tokens=generation.min_new_tokens,
+            eos_id=tokenizer.eos_token_id,
+            pad_id=tokenizer.pad_token_id,
+        )
+        prompts = TextPrefixPrompts(
+            self.task.prompt_texts("validation"),
+            tokenizer=tokenizer,
+            batch_size=4,
+            min_tokens=4,
+            max_tokens=8,
+            seed=self.seed,
+            device=self.device,
+        )
+        sampler = Sampler(policy, policy, tokenizer=tokenizer, generation=generation)
+        rollout = sampler.sample(prompts.batch(0), generator=generator(self.seed, "sft_samples", device=self.device))
+        return [f"{prompt} |{text}" for prompt, text in zip(rollout.prompts.texts, rollout.texts, strict=True)]
+
+    def train_reward(self, start: StartProgress) -> None:
+        """A sentiment scorer of prefixes, sentences and partly blanked texts; the label of a review holds for its prefixes."""
+        settings, tokenizer = self.settings["reward"], self.tokenizer()
+        max_tokens = settings["augmentation"]["max_tokens"]
+        train = self._heads("train", origin=None)
+        rows = self._encode(tokenizer, train["text"], max_tokens)
+        seed = stream_seed(self.seed, "reward_init")
+        model = loading.new_reward_model(tokenizer, settings["architecture"], seed=seed).to(self.device)
+        pad_id, space_id = tokenizer.pad_token_id, loading.space_token(tokenizer)
+        train_reward_model(
+            model,
+            rows,
+            train["label"].tolist(),
+            config=TrainingConfig(**settings["training"]),
+            augmentation=RewardAugmentation(**settings["augmentation"]),
+            space_id=space_id,
+            pad_id=pad_id,
+            generator=generator(self.seed, "reward_training"),
+            progress=start("reward model"),
+        )
+        report = self._reward_report(model, tokenizer, max_tokens) | {
+            "train_texts": len(rows),
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+        self._save("reward", [model, tokenizer], report)
+
+    def _reward_report(self, model: Any, tokenizer: Any, max_tokens: int) -> dict[str, Any]:
+        """Accuracy on held-out (test) texts: review heads, review prefixes of 16-32 tokens, Rotten Tomatoes sentences."""
+        reviews = self._heads("test", origin="imdb")
+        heads = self._encode(tokenizer, reviews["text"], max_tokens)
+        lengths = torch.randint(16, 33, (len(heads),), generator=generator(0, "report_prefixes")).tolist()
+        prefixes = [row[:length] for row, length in zip(heads, lengths, strict=True)]
+        sentences = self._heads("test", origin="rotten_tomatoes")
+        sets = {
+            f"accuracy_review_{max_tokens}_tokens": (heads, reviews["label"]),
+            "accuracy_review_prefix_16_32_tokens": (prefixes, reviews["label"]),
+        }
+        if len(sentences):  # the hub's data set has reviews only
+            sets["accuracy_rotten_tomatoes"] = (
+                self._encode(tokenizer, sentences["text"], max_tokens),
+                sentences["label"],
+            )
+        report: dict[str, Any] = {"test_texts": {name: len(rows) for name, (rows, _) in sets.items()}}
+        for name, (texts, labels) in sets.items():
+            report[name] = accuracy(model, texts, labels.tolist(), pad_id=tokenizer.pad_token_id)
+        return report

@@ -1,0 +1,1 @@
+"""Tables and figures as pure functions of run records: nothing here trains, prints or writes a file."""

@@ -1,0 +1,66 @@
+"""Sampling: from prompts to responses with old and reference log-probabilities and values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scar.config import GenerationConfig
+from scar.interfaces import Policy, Tokenizer
+from scar.types import PromptBatch, Rollout
+
+
+class Sampler:
+    """Draws responses from `policy` and says what `policy` and `reference` think of them."""
+
+    def __init__(
+        self, policy: Policy, reference: Policy, *, tokenizer: Tokenizer, generation: GenerationConfig
+    ) -> None:
+        self._policy = policy
+        self._reference = reference
+        self._tokenizer = tokenizer
+        self._generation = generation
+
+    @torch.no_grad()
+    def sample(self, prompts: PromptBatch, *, generator: torch.Generator) -> Rollout:
+        """One response a prompt. Old log-probabilities come from one fresh forward pass over the whole response, the
+        same computation as in the update, so that the first PPO ratio is 1 (mechanics B.1)."""
+        response_ids, response_mask, finished = self._generate(prompts, generator)
+        old = self._policy.evaluate(prompts, response_ids, response_mask)
+        reference = self._reference.evaluate(prompts, response_ids, response_mask)
+        texts = [
+            self._tokenizer.decode(
+                [token for token, real in zip(ids, mask, strict=True) if real and token != self._policy.eos_id]
+            )
+            for ids, mask in zip(response_ids.tolist(), response_mask.tolist(), strict=True)
+        ]
+        return Rollout(
+            prompts, response_ids, response_mask, old.logprobs, reference.logprobs, old.values, finished, texts
+        )
+
+    def _generate(self, prompts: PromptBatch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Response ids i64[B,T], mask b[B,T] (EOS included) and finished b[B]."""
+        generation, device = self._generation, prompts.prompt_ids.device
+        limits = self._length_limits(len(prompts.texts), generator)
+        running = torch.ones(len(limits), dtype=torch.bool, device=device)
+        finished = torch.zeros_like(running)
+        tokens, masks = [], []
+        decoder = self._policy.decoder(prompts)
+        for step in range(generation.max_new_tokens):
+            drawn = torch.multinomial(decoder.next_logits().softmax(-1), 1, generator=generator).squeeze(1)
+            token = torch.where(running, drawn, torch.full_like(drawn, self._policy.pad_id))
+            tokens.append(token)
+            masks.append(running)
+            finished = finished | (running & (token == self._policy.eos_id))
+            running = running & ~finished & (step + 1 < limits)
+            if not bool(running.any()) or step + 1 == generation.max_new_tokens:
+                break
+            decoder.append(token)
+        return torch.stack(tokens, 1), torch.stack(masks, 1), finished
+
+    def _length_limits(self, batch: int, generator: torch.Generator) -> Tensor:
+        """i64[B]: the largest length of each response (mechanics G.11)."""
+        low, high = self._generation.min_new_tokens, self._generation.max_new_tokens
+        if not self._generation.sample_length:
+            low = high
+        return torch.randint(low, high + 1, (batch,), generator=generator, device=generator.device)

@@ -1,0 +1,133 @@
+"""The life of one run: its name, its trackers, and the record it leaves. What is wired to what is in scar/build.py."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from scar.build import Run, build_task, construct, local_models, plain, setup_process
+from scar.config import PPOConfig, check_alpha, fingerprint
+from scar.prepare import StartProgress
+from scar.tracking.provenance import code_state, device_description, versions
+from scar.tracking.records import SCHEMA_VERSION, RunWriter
+from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
+
+logger = logging.getLogger(__name__)
+
+NOT_IDENTITY = ("paths", "tracker", "force", "hydra")
+"""Config keys that do not change what a run computes, so they are no part of its fingerprint."""
+
+
+def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
+    """Everything that decides a run's numbers. Settings of units and estimator count only for methods that use them."""
+    identity = {k: v for k, v in plain(cfg).items() if k not in NOT_IDENTITY}
+    identity["device"] = device.type
+    if "estimator" not in cfg.shaping.needs:
+        identity |= {"estimator": None, "segmentation": None}
+    return identity
+
+
+def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:
+    """`<runs>/<scale>/<task>/<method>/seed<k>-<fingerprint>`; nothing is ever read back out of this name."""
+    return (
+        Path(cfg.paths.runs) / cfg.scale / cfg.task.name / cfg.shaping.name / f"seed{cfg.seed}-{fingerprint(identity)}"
+    )
+
+
+def train_run(cfg: DictConfig) -> Path:
+    """Train and evaluate one run unless its record exists; returns the record's folder."""
+    device = setup_process(cfg)
+    identity = run_identity(cfg, device)
+    folder = run_folder(cfg, identity)
+    check_alpha(cfg.shaping.alpha)
+    ppo = instantiate(cfg.ppo)
+    progress = _progress_tracker(cfg, ppo)
+    if folder.exists() and not cfg.force:
+        progress.finish("skipped")
+        logger.info("%s is finished already; force=true runs it again", folder)
+        return folder
+    trackers = TrackerGroup([progress])
+    status, writer = "failed", None
+    try:
+        run = Run(cfg, ppo, device, trackers)
+        writer = RunWriter(folder)
+        trackers.add(JsonlTracker(writer))
+        trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=identity))
+        _write_results(run, writer, cfg, identity, device)
+        status = "finished"
+    finally:
+        trackers.finish(status)
+        if writer is not None and status == "failed":
+            writer.discard()
+    writer.commit()
+    return folder
+
+
+def _progress_tracker(cfg: DictConfig, ppo: PPOConfig) -> Any:
+    """A bar for a single run; in a sweep a file that the sweep's one display reads."""
+    name = f"{cfg.task.name} {cfg.shaping.name} seed {cfg.seed}"
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return ProgressFile(
+            Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=ppo.updates
+        )
+    return BarTracker(name=name, updates=ppo.updates)
+
+
+def _write_results(
+    run: Run, writer: RunWriter, cfg: DictConfig, identity: dict[str, Any], device: torch.device
+) -> None:
+    """Evaluate the SFT policy, train, evaluate again, and write everything but the rows."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    initial, _ = run.evaluate()
+    run.trainer.train()
+    final, samples = run.evaluate()
+    protocol = plain(cfg.evaluation) | {"split": "test", "generation": plain(cfg.task.generation)}
+    writer.write("evaluation.json", {"protocol": protocol, "initial": initial, "final": final})
+    writer.write("samples.jsonl", samples)
+    uses_units = "estimator" in cfg.shaping.needs
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "finished",
+        "scale": cfg.scale,
+        "task": cfg.task.name,
+        "method": cfg.shaping.name,
+        "segmentation": cfg.segmentation.name if uses_units else None,
+        "estimator": plain(cfg.estimator) if uses_units else None,
+        "alpha": cfg.shaping.alpha,
+        "seed": cfg.seed,
+        "model_seed": cfg.model_seed,
+        "device": device_description(device),
+        "fingerprint": fingerprint(identity),
+        "config": identity,
+        **code_state(),
+        "versions": versions(),
+        "models": run.names.describe(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "timing": {
+            "total_seconds": time.monotonic() - clock,
+            "device_seconds": run.meter.total_seconds,
+            "peak_memory_bytes": run.meter.peak_memory_bytes(),
+        },
+    }
+    writer.write("manifest.json", manifest)
+
+
+def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any]:
+    """Train the model `kind` ("policy" or "reward") unless it is cached; returns its report with its `folder`."""
+    device = setup_process(cfg)
+    models = local_models(cfg, build_task(cfg), device)
+    torch.set_num_threads(cfg.models.threads)
+    if not models.has(kind):
+        train = {"policy": models.train_policy, "reward": models.train_reward}[kind]
+        train(start_progress)
+    return models.report(kind) | {"folder": str(models.folder(kind))}

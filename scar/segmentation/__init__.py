@@ -1,0 +1,1 @@
+"""Segmentation: which token ranges of a response are the players, and the tree above them."""

@@ -1,0 +1,184 @@
+"""The credit methods: how each splits a response's raw score over its tokens. Every row of credit sums to the score.
+
+Sparse, uniform, ABC and SCAR are the paper's (mechanics C); prefix difference is ours, a cheap baseline for causal
+reward models. EOS never carries dense credit, except uniform's equal share (ABC's code counts it).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scar.attribution.game import TextGame
+from scar.interfaces import Estimator, RewardModel
+from scar.shaping.rewards import at_last_step, at_unit_ends
+from scar.types import Credit, Rollout, Scores, Units
+
+EMPTY_MODES = ("uniform", "zero", "terminal")
+
+
+def _credit(per_token: Tensor, scores: Scores, *, queries: int) -> Credit:
+    """Credit without units, after checking that rows sum to the score."""
+    check_efficiency(per_token, scores)
+    counts = torch.full((len(per_token),), queries, dtype=torch.int64)
+    return Credit(per_token=per_token, unit_values=None, reward_queries=counts, diagnostics={})
+
+
+def check_efficiency(per_token: Tensor, scores: Scores) -> float:
+    """Largest |sum of a row - raw score| / (1 + |raw score|); RuntimeError above 1e-4 (it is never repaired)."""
+    error = ((per_token.sum(1) - scores.raw).abs() / (1 + scores.raw.abs())).max()
+    if not error <= 1e-4:  # also true for nan
+        raise RuntimeError(
+            f"credit does not sum to the reward-model score (relative error {float(error):.3g}, allowed 1e-4): "
+            "the shaped reward would change the task; this is a bug in the credit method or a reward model that "
+            "gives nan or infinity"
+        )
+    return float(error)
+
+
+class SparseMethod:
+    """All of the score on the last token (Eq. 2)."""
+
+    name = "sparse"
+    needs_units = False
+
+    def assign(
+        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
+    ) -> Credit:
+        """One-hot credit."""
+        return _credit(at_last_step(scores.raw, rollout), scores, queries=0)
+
+
+class UniformMethod:
+    """The same share for every response token, EOS included (as in ABC's code)."""
+
+    name = "uniform"
+    needs_units = False
+
+    def assign(
+        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
+    ) -> Credit:
+        """score / length on every real token."""
+        mask = rollout.response_mask
+        return _credit((scores.raw / mask.sum(1))[:, None] * mask, scores, queries=0)
+
+
+class AttentionMethod:
+    """ABC (Chan et al. 2024): the score in proportion to the reward model's last-layer attention, mean over heads.
+
+    Row: the position at which the score is read. Columns: response tokens without EOS, normalised to sum 1; a row that
+    sums to 0 becomes uniform (mechanics C.1).
+    """
+
+    name = "abc"
+    needs_units = False
+
+    def __init__(self, *, reward_model: RewardModel) -> None:
+        self._reward_model = reward_model
+
+    def assign(
+        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
+    ) -> Credit:
+        """score * attention share; one extra forward pass of the reward model."""
+        attention = self._reward_model.last_layer_attention(
+            rollout.sequence_ids(), rollout.sequence_mask(scores.read_mask)
+        )
+        columns = rollout.content_mask
+        weights = attention[:, rollout.prompts.prompt_ids.shape[1] :] * columns
+        empty = (weights.sum(1) <= 0)[:, None]
+        # A response that is only EOS has no column at all: then the one real token takes everything.
+        fallback = torch.where(columns.any(1, keepdim=True), columns, rollout.response_mask)
+        weights = torch.where(empty, fallback.float(), weights)
+        return _credit(scores.raw[:, None] * weights / weights.sum(1, keepdim=True), scores, queries=1)
+
+
+class PrefixDifferenceMethod:
+    """Not in the paper: each token gets r(x, y_1..t) - r(x, y_1..t-1), read off one forward pass of a causal model.
+
+    The first token's difference is taken to 0, so r(x) itself lands there (v(empty) = 0) and rows telescope to the
+    score. A final EOS that the reward model reads belongs to the last difference and is credited where it is read.
+    """
+
+    name = "prefix"
+    needs_units = False
+
+    def __init__(self, *, reward_model: RewardModel) -> None:
+        self._reward_model = reward_model
+
+    def assign(
+        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
+    ) -> Credit:
+        """Differences of prefix scores; one extra forward pass of the reward model."""
+        read = scores.read_mask
+        prefix = self._reward_model.score_prefixes(rollout.sequence_ids(), rollout.sequence_mask(read))
+        prefix = prefix[:, rollout.prompts.prompt_ids.shape[1] :]
+        before = torch.nn.functional.pad(prefix[:, :-1], (1, 0))
+        per_token = (prefix - before) * read
+        # A response of which nothing is read is scored on the prompt alone: all of that goes to its last token.
+        per_token = torch.where(read.any(1, keepdim=True), per_token, at_last_step(scores.raw, rollout))
+        return _credit(per_token, scores, queries=1)
+
+
+class ScarMethod:
+    """SCAR: Shapley or Owen values of the units, each at its unit's last token (Eqs. 3-5).
+
+    `empty` says what becomes of v(empty), which the paper sets to 0 though it is measured (mechanics D.9): "uniform"
+    adds v(empty)/N to each unit (the Shapley answer to v(empty) = 0), "zero" puts 0 into the estimator itself,
+    "terminal" gives it to the last token.
+    """
+
+    name = "scar"
+    needs_units = True
+
+    def __init__(self, *, reward_model: RewardModel, estimator: Estimator, fill: str, empty: str) -> None:
+        if empty not in EMPTY_MODES:
+            raise ValueError(f"shaping.empty={empty}; allowed: {', '.join(EMPTY_MODES)}")
+        self._game = TextGame(reward_model, fill=fill)
+        self._estimator = estimator
+        self._empty = empty
+
+    def assign(
+        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
+    ) -> Credit:
+        """Unit values of every response; `generator` feeds estimators that sample."""
+        if units is None:
+            raise ValueError("SCAR needs units: pass the output of a segmenter")
+        counts = units.count.tolist()
+        plans = [
+            self._estimator.plan(count, hierarchy, generator) if count > 1 else None
+            for count, hierarchy in zip(counts, units.hierarchies, strict=True)
+        ]
+        game = self._game.evaluate(rollout, scores, units, plans)
+        unit_values = torch.zeros(units.end_step.shape, dtype=torch.float64)
+        leftover = torch.zeros(len(counts))
+        empties = []
+        for row, (count, plan, v) in enumerate(zip(counts, plans, game.values, strict=True)):
+            if plan is not None and v is not None:
+                empties.append(v[0])
+                unit_values[row, :count] = torch.from_numpy(self._solve(plan.weights, v))
+                leftover[row] = float(v[0]) if self._empty == "terminal" else 0.0
+            elif count == 1:
+                unit_values[row, 0] = float(scores.raw[row])
+            else:  # nothing but EOS: there is no player
+                leftover[row] = float(scores.raw[row])
+        device = rollout.response_ids.device
+        placed = at_unit_ends(unit_values, units.end_step, units.count, steps=rollout.response_ids.shape[1])
+        per_token = placed.float().to(device) + at_last_step(leftover.to(device), rollout)
+        diagnostics = {
+            "scar/efficiency_err_max": check_efficiency(per_token, scores),
+            "scar/n_units_mean": float(units.count.float().mean()),
+            "scar/n_units_max": float(units.count.max()),
+            "scar/evals_mean": float(game.queries.float().mean()),
+            "scar/v_empty_mean": float(np.mean(empties)) if empties else 0.0,
+            "scar/neg_credit_frac": float((unit_values < 0).sum() / max(int(units.count.sum()), 1)),
+            "scar/fallback_frac": float(np.mean([plan is not None and plan.fallback for plan in plans])),
+        }
+        return Credit(per_token, unit_values.float(), game.queries, diagnostics)
+
+    def _solve(self, weights: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Unit values f64[n] from coalition values f64[M], v(empty) treated as `empty` says."""
+        if self._empty == "zero":
+            return weights[:, 1:] @ v[1:]
+        values = weights @ v
+        return values + v[0] / len(values) if self._empty == "uniform" else values

@@ -1,0 +1,198 @@
+"""The two prerequisites of RLHF at local scale: a language model of reviews (SFT) and a sentiment reward model.
+
+Both are plain minibatch loops over token rows; what is random (order, cuts, masks) comes from a generator passed in.
+Cross entropy and accuracy are means over items; perplexity is exp of the mean over predicted tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ProgressCallback = Callable[[int, int, dict[str, float]], None]
+"""Called after each optimizer step with (steps done, steps in all, named losses)."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """AdamW with linear warm-up over 5 % of the steps and cosine decay to zero."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    max_grad_norm: float
+
+
+@dataclass(frozen=True)
+class RewardAugmentation:
+    """How reward-model inputs are varied so that short and partly blanked texts are familiar to it.
+
+    Half of the texts are cut to U{min_tokens..max_tokens} tokens; on half of the texts (drawn apart), up to
+    `max_masked_fraction` of the tokens, in spans of 1-6, become the space token, as absent units do in the game.
+    """
+
+    min_tokens: int
+    max_tokens: int
+    max_masked_fraction: float
+
+
+def pad_right(rows: Sequence[Sequence[int]], *, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Stack token rows into ids i64[B,L] and mask b[B,L], padding on the right."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([list(row) + [pad_id] * (width - len(row)) for row in rows], dtype=torch.int64)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, torch.arange(width) < lengths[:, None]
+
+
+def _batches(count: int, config: TrainingConfig, generator: torch.Generator) -> Iterator[list[int]]:
+    for _ in range(config.epochs):
+        order = torch.randperm(count, generator=generator).tolist()
+        for start in range(0, count - config.batch_size + 1, config.batch_size):
+            yield order[start : start + config.batch_size]
+
+
+def _fit(
+    model: nn.Module,
+    loss_of: Callable[[list[int]], Tensor],
+    count: int,
+    *,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    progress: ProgressCallback,
+) -> None:
+    """The loop that both trainings share."""
+    if count < config.batch_size:
+        raise ValueError(f"{count} texts do not fill one batch of {config.batch_size}; use a smaller batch_size")
+    total = config.epochs * (count // config.batch_size)
+    warmup = max(total // 20, 1)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / total))
+    )
+    model.train()
+    smoothed = None
+    # Dropout draws from torch's global generator: fix it for this training alone.
+    with torch.random.fork_rng():
+        torch.manual_seed(generator.initial_seed())
+        for done, chosen in enumerate(_batches(count, config, generator), start=1):
+            loss = loss_of(chosen)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            smoothed = loss.item() if smoothed is None else 0.98 * smoothed + 0.02 * loss.item()
+            progress(done, total, {"loss": smoothed})
+    model.eval()
+
+
+def _next_token_losses(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """f32[tokens]: cross entropy of every real token after the first, in nats."""
+    logits = model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1]
+    targets = ids[:, 1:].masked_fill(~mask[:, 1:], -100)
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    return losses[mask[:, 1:].flatten()]
+
+
+def train_language_model(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    *,
+    config: TrainingConfig,
+    pad_id: int,
+    generator: torch.Generator,
+    progress: ProgressCallback,
+) -> None:
+    """Train `model` in place on next-token cross entropy of `rows`."""
+    device = next(model.parameters()).device
+
+    def loss_of(chosen: list[int]) -> Tensor:
+        ids, mask = pad_right([rows[i] for i in chosen], pad_id=pad_id)
+        return _next_token_losses(model, ids.to(device), mask.to(device)).mean()
+
+    _fit(model, loss_of, len(rows), config=config, generator=generator, progress=progress)
+
+
+@torch.no_grad()
+def perplexity(model: Any, rows: Sequence[Sequence[int]], *, pad_id: int, batch_size: int = 64) -> float:
+    """exp of the mean cross entropy over all predicted tokens of `rows`."""
+    device = next(model.parameters()).device
+    total, tokens = 0.0, 0
+    for start in range(0, len(rows), batch_size):
+        ids, mask = pad_right(rows[start : start + batch_size], pad_id=pad_id)
+        losses = _next_token_losses(model, ids.to(device), mask.to(device))
+        total += losses.sum().item()
+        tokens += losses.numel()
+    return math.exp(total / tokens)
+
+
+def vary(
+    row: Sequence[int], augmentation: RewardAugmentation, *, space_id: int, generator: torch.Generator
+) -> list[int]:
+    """One training input of the reward model: perhaps cut, perhaps partly blanked (see RewardAugmentation)."""
+    cut, blank, length, fraction = torch.rand(4, generator=generator).tolist()
+    tokens = list(row[: augmentation.max_tokens])
+    if cut < 0.5:
+        low, high = augmentation.min_tokens, augmentation.max_tokens
+        tokens = tokens[: low + int(length * (high - low + 1))]
+    if blank < 0.5:
+        to_mask = int(fraction * augmentation.max_masked_fraction * len(tokens))
+        while to_mask > 0:
+            span = min(int(torch.randint(1, 7, (), generator=generator)), to_mask)
+            start = int(torch.randint(0, len(tokens) - span + 1, (), generator=generator))
+            tokens[start : start + span] = [space_id] * span
+            to_mask -= span
+    return tokens
+
+
+def train_reward_model(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    *,
+    config: TrainingConfig,
+    augmentation: RewardAugmentation,
+    space_id: int,
+    pad_id: int,
+    generator: torch.Generator,
+    progress: ProgressCallback,
+) -> None:
+    """Train a one-logit classifier in place: binary cross entropy of the logit at the last real token."""
+    device = next(model.parameters()).device
+    targets = torch.tensor(labels, dtype=torch.float32)
+
+    def loss_of(chosen: list[int]) -> Tensor:
+        varied = [vary(rows[i], augmentation, space_id=space_id, generator=generator) for i in chosen]
+        logits = _last_logits(model, varied, pad_id=pad_id)
+        return nn.functional.binary_cross_entropy_with_logits(logits, targets[chosen].to(device))
+
+    _fit(model, loss_of, len(rows), config=config, generator=generator, progress=progress)
+
+
+def _last_logits(model: Any, rows: Sequence[Sequence[int]], *, pad_id: int) -> Tensor:
+    """f32[B]: the scalar head at each row's last real token."""
+    device = next(model.parameters()).device
+    ids, mask = (x.to(device) for x in pad_right(rows, pad_id=pad_id))
+    hidden = model.base_model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    return model.score(hidden[torch.arange(len(rows), device=device), mask.sum(1) - 1]).squeeze(-1)
+
+
+@torch.no_grad()
+def accuracy(
+    model: Any, rows: Sequence[Sequence[int]], labels: Sequence[int], *, pad_id: int, batch_size: int = 256
+) -> float:
+    """Share of rows whose logit has the sign of its label (1: positive)."""
+    correct = 0
+    for start in range(0, len(rows), batch_size):
+        logits = _last_logits(model, rows[start : start + batch_size], pad_id=pad_id)
+        wanted = torch.tensor(labels[start : start + batch_size], device=logits.device) > 0
+        correct += int(((logits > 0) == wanted).sum())
+    return correct / len(rows)

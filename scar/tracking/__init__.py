@@ -1,0 +1,1 @@
+"""Tracking: run records on disk, W&B, progress, and metering of device time."""

@@ -1,0 +1,145 @@
+"""Run records on disk: the one schema, written atomically, read lazily. Tables and figures are functions of these.
+
+A run folder holds `manifest.json` (what ran), `metrics.jsonl` (a row an update), `evaluation.json` (the policy before
+and after) and `samples.jsonl` (evaluated texts). A run is written into `<folder>.partial` and renamed when it is
+whole, so a folder without that suffix is always a finished run. No pickle; nothing is read out of folder names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+PARTIAL_SUFFIX = ".partial"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON so that `path` holds either the old text or the whole new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    path.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object a line; a ValueError names the file and line that is broken."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}, is not JSON ({error}); delete that run folder and run it again"
+            ) from error
+    return rows
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One finished run. `manifest` keys: schema_version, status, scale, task, method, segmentation, estimator, alpha,
+    seed, model_seed, device {kind, name}, fingerprint, config, commit, dirty, versions, models, started, finished, timing."""
+
+    path: Path
+
+    def _json(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{file} cannot be read ({error}); delete the folder {self.path} and run it again"
+            ) from error
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What ran: configuration, code, machine, models, times."""
+        manifest = self._json("manifest.json")
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(
+                f"{self.path}/manifest.json has schema version {manifest.get('schema_version')}, this code reads "
+                f"{SCHEMA_VERSION}; run it again or use the commit {manifest.get('commit')}"
+            )
+        return manifest
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One row an update; the keys are explained in docs/metrics.md."""
+        return read_jsonl(self.path / "metrics.jsonl")
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """`protocol`, and `initial` and `final`: reward_mean, reward_std, kl_mean, length_mean, prompts."""
+        return self._json("evaluation.json")
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """Evaluated texts of the final policy: prompt, response, reward."""
+        return read_jsonl(self.path / "samples.jsonl")
+
+    def matches(self, **wanted: Any) -> bool:
+        """Whether the manifest has each wanted value (a collection means: any of these)."""
+        for key, value in wanted.items():
+            have = self.manifest[key]
+            if have not in value if isinstance(value, (list, tuple, set)) else have != value:
+                return False
+        return True
+
+
+def find_records(root: Path, **wanted: Any) -> list[RunRecord]:
+    """All finished runs under `root` whose manifest has the wanted values, in a stable order."""
+    return [record for record in _iter_records(root) if record.matches(**wanted)]
+
+
+def _iter_records(root: Path) -> Iterator[RunRecord]:
+    for manifest in sorted(root.rglob("manifest.json")):
+        if not any(part.endswith(PARTIAL_SUFFIX) for part in manifest.parent.parts):
+            yield RunRecord(manifest.parent)
+
+
+class RunWriter:
+    """Writes one run into `<folder>.partial`; `commit` renames it to `folder`, `discard` removes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        self._rows = open(self.partial / "metrics.jsonl", "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Append one update's row to metrics.jsonl."""
+        self._rows.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a .json file, or a .jsonl file from a list of rows."""
+        if name.endswith(".jsonl"):
+            write_jsonl(self.partial / name, value)
+        else:
+            write_json(self.partial / name, value)
+
+    def commit(self) -> RunRecord:
+        """Make the run a finished one."""
+        self._rows.close()
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        os.replace(self.partial, self.folder)
+        return RunRecord(self.folder)
+
+    def discard(self) -> None:
+        """Remove what was written of an unfinished run."""
+        self._rows.close()
+        shutil.rmtree(self.partial, ignore_errors=True)

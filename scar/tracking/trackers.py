@@ -1,0 +1,214 @@
+"""Where a run's rows go: its own record (always), W&B (offline unless asked), and whoever watches (progress)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from scar.interfaces import Tracker
+from scar.tracking.records import RunWriter, write_json
+
+
+class JsonlTracker:
+    """Appends every row to the run's metrics.jsonl."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        self._writer = writer
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append the row."""
+        self._writer.append(row)
+
+    def finish(self, status: str) -> None:
+        """Nothing to close: the writer is committed or discarded by the run."""
+
+
+class NoTracker:
+    """`tracker=jsonl`: nothing beyond the run's own record."""
+
+    def __init__(self, *, folder: Path, name: str, config: dict[str, Any]) -> None:
+        pass
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Ignore the row: JsonlTracker has it."""
+
+    def finish(self, status: str) -> None:
+        """Nothing to close."""
+
+
+class WandbTracker:
+    """The same rows under the same names in W&B. `mode` "offline" writes under the run's folder and needs no account."""
+
+    def __init__(self, *, mode: str, project: str, folder: Path, name: str, config: dict[str, Any]) -> None:
+        if mode not in ("offline", "online"):
+            raise ValueError(f"tracker.mode={mode}; allowed: offline or online (tracker=jsonl switches W&B off)")
+        import wandb
+
+        os.environ.setdefault("WANDB_SILENT", "true")
+        settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, disable_git=True)
+        try:
+            self._run = wandb.init(
+                mode=mode,  # type: ignore[arg-type]  # checked above
+                project=project,
+                dir=str(folder),
+                name=name,
+                config=config,
+                settings=settings,
+            )
+        except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+            raise ConnectionError(
+                f"W&B cannot start in mode {mode} ({str(error).splitlines()[0]}); run `wandb login`, or use tracker.mode=offline"
+            ) from error
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Log the row at its update."""
+        self._run.log(row, step=row["update"])
+
+    def finish(self, status: str) -> None:
+        """Close the W&B run."""
+        self._run.finish(exit_code=0 if status == "finished" else 1)
+
+
+class ProgressFile:
+    """Tells a watcher in another process how far this run is (see SweepProgress), by one small file replaced as a whole."""
+
+    def __init__(self, path: Path, *, name: str, updates: int) -> None:
+        self._path = path
+        self._state: dict[str, Any] = {"name": name, "update": 0, "updates": updates, "status": "running"}
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self._path, self._state)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Report the update just finished."""
+        self._state |= {"update": row["update"], "reward": row["reward/raw_mean"], "kl": row["kl/seq_sum_mean"]}
+        self._write()
+
+    def finish(self, status: str) -> None:
+        """Report the end."""
+        self._state["status"] = status
+        self._write()
+
+
+def progress_bar(*, transient: bool = False) -> Progress:
+    """The one look of all progress displays: what, bar, done/all, elapsed, time left, last numbers."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("[dim]elapsed[/]"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]left[/]"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        transient=transient,
+    )
+
+
+def _describe(reward: float, kl: float) -> str:
+    return f"reward {reward:+.2f}  KL {kl:.1f}"
+
+
+class BarTracker:
+    """A progress bar for a single run in this process."""
+
+    def __init__(self, *, name: str, updates: int) -> None:
+        self._progress = progress_bar()
+        self._task = self._progress.add_task(name, total=updates, rate="", note="")
+        self._started = time.monotonic()
+        self._progress.start()
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Advance the bar."""
+        rate = row["update"] / max(time.monotonic() - self._started, 1e-9)
+        note = _describe(row["reward/raw_mean"], row["kl/seq_sum_mean"])
+        self._progress.update(self._task, completed=row["update"], rate=f"{rate:.1f} updates/s", note=note)
+
+    def finish(self, status: str) -> None:
+        """Stop drawing."""
+        self._progress.stop()
+
+
+class SweepProgress:
+    """One display for a whole sweep: runs done, rate, time left, and the last reward and KL; reads ProgressFiles."""
+
+    def __init__(self, folder: Path, *, runs: int) -> None:
+        self._folder = folder
+        self._runs = runs
+        self._progress = progress_bar()
+        self._task = self._progress.add_task("runs", total=runs, rate="", note="")
+        self._started = time.monotonic()
+        self._reported = 0
+
+    def start(self) -> None:
+        """Begin to draw."""
+        self._progress.start()
+
+    def refresh(self) -> None:
+        """Read all files and redraw; without a terminal, print a line for each quarter of the runs instead."""
+        states = self._states()
+        done = sum(s["status"] != "running" for s in states)
+        # Runs that were finished before this sweep say nothing about its speed.
+        fraction = sum(self._share(s) for s in states if s["status"] != "skipped")
+        skipped = sum(s["status"] == "skipped" for s in states)
+        elapsed = time.monotonic() - self._started
+        running = [s for s in states if s["status"] == "running" and "reward" in s]
+        note = " | ".join(
+            f"{s['name']} {s['update']}/{s['updates']} {_describe(s['reward'], s['kl'])}" for s in running[:2]
+        )
+        if not running and states:
+            ended = [s for s in states if "reward" in s]
+            note = f"last: {ended[-1]['name']} {_describe(ended[-1]['reward'], ended[-1]['kl'])}" if ended else ""
+        rate = f"{60 * fraction / elapsed:.1f} runs/min" if fraction > 0 else ""
+        self._progress.update(self._task, completed=round(skipped + fraction, 2), rate=rate, note=note)
+        if not self._progress.console.is_terminal and done * 4 // self._runs > self._reported:
+            self._reported = done * 4 // self._runs
+            self._progress.console.print(f"{done}/{self._runs} runs done after {elapsed:.0f} s, {rate}, {note}")
+
+    def stop(self) -> None:
+        """Draw the last state and stop."""
+        self.refresh()
+        self._progress.stop()
+
+    @staticmethod
+    def _share(state: dict[str, Any]) -> float:
+        return 1.0 if state["status"] != "running" else state["update"] / max(state["updates"], 1)
+
+    def _states(self) -> list[dict[str, Any]]:
+        files = sorted(self._folder.glob("*/progress.json"), key=lambda path: path.stat().st_mtime)
+        return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+
+
+class TrackerGroup:
+    """Passes rows on to several trackers; `finish` reaches all of them even if one fails."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = list(trackers)
+
+    def add(self, tracker: Tracker) -> None:
+        """Add one more."""
+        self._trackers.append(tracker)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Log everywhere."""
+        for tracker in self._trackers:
+            tracker.log(row)
+
+    def finish(self, status: str) -> None:
+        """Finish everywhere; the first error is raised after all were reached, unless the run has failed already."""
+        errors = []
+        for tracker in self._trackers:
+            try:
+                tracker.finish(status)
+            except Exception as error:
+                errors.append(error)
+        if errors and status != "failed":
+            raise errors[0]

@@ -1,0 +1,140 @@
+"""The PPO loop: prompts -> rollout -> scores -> units -> credit -> shaped rewards -> advantages -> update -> log."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from scar.config import PPOConfig
+from scar.interfaces import CreditMethod, PromptStream, RewardModel, Segmenter, Task, Tracker
+from scar.ppo.advantages import estimate_advantages
+from scar.ppo.kl_control import KLController
+from scar.ppo.updater import PPOUpdater
+from scar.rollout import Sampler
+from scar.seeding import generator, numpy_generator
+from scar.shaping.rewards import shape_rewards
+from scar.types import Credit, Rollout, Scores, ShapedRewards, UpdateStats
+
+logger = logging.getLogger(__name__)
+
+
+class StageMeter(Protocol):
+    """Meters device time (scar/tracking/metering.py)."""
+
+    total_seconds: float
+
+    def stage(self, name: str) -> Any:
+        """Context manager that meters the enclosed work."""
+        ...
+
+    def take_stages(self) -> dict[str, float]:
+        """Seconds by stage since the last call."""
+        ...
+
+    def peak_memory_bytes(self) -> int:
+        """Peak memory."""
+        ...
+
+
+@dataclass
+class Trainer:
+    """Everything one run needs, wired by scar/build.py. `alpha` is the dense share of Eq. 6."""
+
+    config: PPOConfig
+    seed: int
+    alpha: float
+    device: torch.device
+    prompts: PromptStream
+    sampler: Sampler
+    task: Task
+    reward_model: RewardModel
+    segmenter: Segmenter
+    method: CreditMethod
+    updater: PPOUpdater
+    kl_controller: KLController
+    tracker: Tracker
+    meter: StageMeter
+
+    def train(self) -> None:
+        """Run all updates; FloatingPointError when a metric is no longer finite."""
+        for update in range(1, self.config.updates + 1):
+            row = self.run_update(update)
+            broken = [name for name, value in row.items() if not math.isfinite(value)]
+            if broken:
+                raise FloatingPointError(
+                    f"{', '.join(broken)} not finite in update {update}: training has diverged; lower ppo.learning_rate"
+                )
+            if row["kl/seq_sum_mean"] < -1:
+                logger.warning(
+                    "update %d: KL %.1f < -1: sampling and log-probabilities disagree", update, row["kl/seq_sum_mean"]
+                )
+            self.tracker.log(row)
+
+    def run_update(self, update: int) -> dict[str, Any]:
+        """One batch in one direction; returns the row to log."""
+        meter, config = self.meter, self.config
+        prompts = self.prompts.batch(update - 1)
+        with meter.stage("rollout"):
+            rollout = self.sampler.sample(prompts, generator=self._stream("sampling", update))
+        with meter.stage("score"):
+            scores = self.task.score(rollout, self.reward_model)
+        with meter.stage("credit"):
+            units = self.segmenter.segment(rollout) if self.method.needs_units else None
+            credit = self.method.assign(rollout, scores, units, generator=numpy_generator(self.seed, "credit", update))
+        kl_coef = self.kl_controller.coef
+        with meter.stage("update"):
+            rewards = shape_rewards(rollout, scores, credit, kl_coef=kl_coef, alpha=self.alpha)
+            advantages = estimate_advantages(
+                rewards.total, rollout.values, rollout.response_mask, gamma=config.gamma, gae_lambda=config.gae_lambda
+            )
+            learning_rate = self.updater.set_learning_rate(update)
+            shuffle = generator(self.seed, "minibatches", update)
+            stats = self.updater.update(rollout, advantages, generator=shuffle)
+        row = summarize(rollout, scores, credit, rewards, stats)
+        self.kl_controller.update(row["kl/seq_sum_mean"], episodes=config.batch_size)
+        counters = {
+            "update": update,
+            "episodes": update * config.batch_size,
+            "optimizer_steps": self.updater.optimizer_steps,
+            "device_seconds": meter.total_seconds,
+        }
+        return counters | row | {"kl/coef": kl_coef, "lr": learning_rate} | self._costs()
+
+    def _stream(self, purpose: str, update: int) -> torch.Generator:
+        return generator(self.seed, purpose, update, device=self.device)
+
+    def _costs(self) -> dict[str, Any]:
+        stages = self.meter.take_stages()
+        hours = "gpu_hours" if self.device.type == "cuda" else "cpu_hours"
+        return {f"time/{name}_s": seconds for name, seconds in stages.items()} | {
+            "time/total_s": sum(stages.values()),
+            hours: self.meter.total_seconds / 3600,
+            "memory/peak_bytes": self.meter.peak_memory_bytes(),
+        }
+
+
+def summarize(
+    rollout: Rollout, scores: Scores, credit: Credit, rewards: ShapedRewards, stats: UpdateStats
+) -> dict[str, float]:
+    """The metrics of one update, by the names of docs/metrics.md. `reward/raw_mean` is the raw score, whatever the method."""
+    kl = (rollout.logprobs - rollout.ref_logprobs).sum(1)
+    sequence_kl = float(kl.mean())
+    lengths = rollout.response_mask.sum(1).float()
+    return {
+        "reward/raw_mean": float(scores.raw.mean()),
+        "reward/raw_std": float(scores.raw.std(unbiased=False)),
+        "reward/score_mean": float(scores.final.mean()),
+        "reward/shaped_sum_mean": float(rewards.total.sum(1).mean()),
+        "kl/seq_sum_mean": sequence_kl,
+        "kl/sqrt": math.sqrt(max(sequence_kl, 0.0)),
+        "objective/non_score": float(rewards.kl.sum(1).mean()),
+        "len/mean": float(lengths.mean()),
+        "eos_frac": float(rollout.finished.float().mean()),
+        "credit/queries_mean": float(credit.reward_queries.float().mean()),
+        **credit.diagnostics,
+        **{f"ppo/{name}": value for name, value in stats.items()},
+    }

@@ -1,0 +1,189 @@
+"""The data types that flow through one PPO update, in the order in which they are made.
+
+Every type is a frozen dataclass that checks shapes and dtypes when it is built, so that an error shows where it was
+made and not three stages later. Masks are True on real tokens, everywhere. Shapes: B batch, P prompt tokens,
+T response tokens, N units, M coalitions. This module holds data only; no stage of the computation lives here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | None, ...]) -> None:
+    """Raise if `tensor` is not of `dtype` and `shape` (None: any size)."""
+    if tensor.dtype != dtype:
+        raise TypeError(f"{name} has dtype {tensor.dtype}; it must be {dtype}")
+    if tensor.dim() != len(shape) or any(w is not None and g != w for g, w in zip(tensor.shape, shape, strict=True)):
+        wanted = "x".join("*" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {wanted}")
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Left-padded prompts: `prompt_ids` i64[B,P], `prompt_mask` b[B,P], the decoded `texts`."""
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    texts: list[str]
+
+    def __post_init__(self) -> None:
+        _check("prompt_ids", self.prompt_ids, torch.int64, (None, None))
+        _check("prompt_mask", self.prompt_mask, torch.bool, tuple(self.prompt_ids.shape))
+        if len(self.texts) != len(self.prompt_ids):
+            raise ValueError(f"{len(self.texts)} prompt texts for {len(self.prompt_ids)} prompts")
+        if not bool(self.prompt_mask[:, -1].all()):
+            raise ValueError("prompts must be padded on the left: the last column of prompt_mask must be True")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Sampled responses and what the policy thought of them when it sampled.
+
+    `response_ids` i64[B,T] right-padded; `response_mask` b[B,T] with the EOS token included; `logprobs`,
+    `ref_logprobs`, `values` f32[B,T], zero off the mask; `finished` b[B]: the response ends with EOS.
+    Log-probabilities are those of the sampling distribution (temperature and EOS suppression included), in nats.
+    """
+
+    prompts: PromptBatch
+    response_ids: Tensor
+    response_mask: Tensor
+    logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor
+    finished: Tensor
+    texts: list[str]
+
+    def __post_init__(self) -> None:
+        batch = len(self.prompts.prompt_ids)
+        _check("response_ids", self.response_ids, torch.int64, (batch, None))
+        shape = tuple(self.response_ids.shape)
+        _check("response_mask", self.response_mask, torch.bool, shape)
+        for name in ("logprobs", "ref_logprobs", "values"):
+            _check(name, getattr(self, name), torch.float32, shape)
+        _check("finished", self.finished, torch.bool, (batch,))
+        if not bool(self.response_mask[:, 0].all()):
+            raise ValueError("every response needs at least one token: the first column of response_mask must be True")
+
+    @property
+    def last_step(self) -> Tensor:
+        """i64[B]: the index of the last real response token."""
+        return self.response_mask.sum(1) - 1
+
+    @property
+    def content_mask(self) -> Tensor:
+        """b[B,T]: the response tokens without a closing EOS (EOS is never a player and never carries credit)."""
+        mask = self.response_mask.clone()
+        rows = torch.arange(len(mask), device=mask.device)
+        mask[rows, self.last_step] &= ~self.finished
+        return mask
+
+    def sequence_ids(self) -> Tensor:
+        """i64[B,P+T]: prompt and response side by side (left padding, then right padding)."""
+        return torch.cat([self.prompts.prompt_ids, self.response_ids], 1)
+
+    def sequence_mask(self, response_mask: Tensor) -> Tensor:
+        """b[B,P+T]: the prompt's mask beside `response_mask` b[B,T]."""
+        return torch.cat([self.prompts.prompt_mask, response_mask], 1)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`raw` f32[B] = r_phi(x, y) as the reward model gave it; `final` f32[B] after the task's penalties;
+    `read_mask` b[B,T]: the response tokens that the reward model read (without EOS where the task strips it)."""
+
+    raw: Tensor
+    final: Tensor
+    read_mask: Tensor
+
+    def __post_init__(self) -> None:
+        _check("raw", self.raw, torch.float32, (None,))
+        _check("final", self.final, torch.float32, tuple(self.raw.shape))
+        _check("read_mask", self.read_mask, torch.bool, (len(self.raw), None))
+
+
+@dataclass(frozen=True)
+class Units:
+    """Players of the game: contiguous token ranges of each response.
+
+    `unit_index` i64[B,T], -1 where a token is no player (padding, EOS); `count` i64[B]; `end_step` i64[B,N] = t_i, the
+    0-based step at which unit i is complete (-1 beyond `count`); `hierarchies`: per response int64[n-1,2], row k joins
+    two earlier nodes into node n+k, leaves are 0..n-1, the last row is the root (empty for n < 2).
+    """
+
+    unit_index: Tensor
+    count: Tensor
+    end_step: Tensor
+    hierarchies: list[np.ndarray]
+
+    def __post_init__(self) -> None:
+        _check("unit_index", self.unit_index, torch.int64, (None, None))
+        _check("count", self.count, torch.int64, (len(self.unit_index),))
+        _check("end_step", self.end_step, torch.int64, (len(self.unit_index), None))
+        for hierarchy, count in zip(self.hierarchies, self.count.tolist(), strict=True):
+            if hierarchy.shape != (max(count - 1, 0), 2):
+                raise ValueError(f"hierarchy of {count} units has shape {hierarchy.shape}; it must be {count - 1}x2")
+
+
+@dataclass(frozen=True)
+class CoalitionPlan:
+    """Which coalitions to evaluate and how to combine them: unit values = weights @ v.
+
+    `coalitions` b[M,n] (NumPy), row 0 the empty one and row 1 the grand one; `weights` f64[n,M]; `fallback`: the
+    estimator could not afford the hierarchy that it was given and used a balanced one.
+    """
+
+    coalitions: np.ndarray
+    weights: np.ndarray
+    fallback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.coalitions.dtype != np.bool_ or self.coalitions.ndim != 2:
+            raise TypeError(f"coalitions must be a Boolean matrix, got {self.coalitions.dtype} {self.coalitions.shape}")
+        if self.weights.shape != self.coalitions.shape[::-1] or self.weights.dtype != np.float64:
+            raise ValueError(f"weights {self.weights.shape} do not fit coalitions {self.coalitions.shape}")
+
+
+@dataclass(frozen=True)
+class Credit:
+    """A method's split of the raw score: `per_token` f32[B,T], rows sum to `Scores.raw`; `unit_values` f32[B,N] or None;
+    `reward_queries` i64[B]: extra reward-model evaluations spent on each response; `diagnostics`: named scalars to log."""
+
+    per_token: Tensor
+    unit_values: Tensor | None
+    reward_queries: Tensor
+    diagnostics: dict[str, float]
+
+    def __post_init__(self) -> None:
+        _check("per_token", self.per_token, torch.float32, (None, None))
+        _check("reward_queries", self.reward_queries, torch.int64, (len(self.per_token),))
+
+
+@dataclass(frozen=True)
+class ShapedRewards:
+    """The parts of Eq. 6, each f32[B,T]: `kl`, `credit` (alpha applied), `terminal` ((1 - alpha) raw plus penalties)."""
+
+    kl: Tensor
+    credit: Tensor
+    terminal: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """f32[B,T]: the reward that PPO sees at each response token."""
+        return self.kl + self.credit + self.terminal
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """`advantages` f32[B,T] (whitened) and `returns` f32[B,T] (from unwhitened advantages), zero off the mask."""
+
+    advantages: Tensor
+    returns: Tensor
+
+
+UpdateStats = dict[str, float]
+"""Named scalars of one PPO update: losses, clip fractions, approximate KL, entropy, gradient norm, skipped steps."""

@@ -1,0 +1,77 @@
+"""Run records with hand-picked numbers, in the schema of scar.tracking.records."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scar.tracking.records import RunRecord
+
+CONFIG: dict[str, Any] = {
+    "ppo": {"kl_coef": 0.2, "updates": 6},
+    "models": {"policy": "tiny"},
+    "task": {"name": "imdb", "alpha": 0.8, "generation": {"temperature": 0.7}},
+    "evaluation": {"prompts": 512, "seed": 7},
+    "tracker": {"project": "a"},
+}
+
+
+def set_key(config: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        config = config.setdefault(parent, {})
+    config[last] = value
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
+    """A record under `tmp_path/runs`; `config` overrides dotted keys, other keywords override manifest keys."""
+
+    def build(
+        method: str = "scar",
+        seed: int = 1,
+        *,
+        task: str = "imdb",
+        folder: str = "",
+        rewards: tuple[float, ...] = (0.0,) * 6,
+        final: float = 1.0,
+        kl: float = 5.0,
+        initial: float = 0.5,
+        alpha: float = 0.8,
+        seconds: float = 20.0,
+        credit_seconds: tuple[float, ...] = (),
+        config: dict[str, Any] | None = None,
+        **manifest: Any,
+    ) -> RunRecord:
+        path = tmp_path / "runs" / (folder or f"{task}-{method}-{seed}")
+        path.mkdir(parents=True)
+        resolved = copy.deepcopy(CONFIG) | {"seed": seed, "shaping": {"alpha": alpha}}
+        for key, value in (config or {}).items():
+            set_key(resolved, key, value)
+        body = {"schema_version": 1, "status": "finished", "scale": "local", "task": task, "method": method}
+        body |= {"segmentation": "token", "estimator": "owen", "alpha": alpha, "seed": seed, "model_seed": 1}
+        body |= {
+            "device": {"kind": "cpu", "name": "a laptop"},
+            "fingerprint": "f00d",
+            "commit": "c0ffee",
+            "dirty": False,
+        }
+        body |= {"config": resolved, "timing": {"total_seconds": 2 * seconds, "device_seconds": seconds}}
+        (path / "manifest.json").write_text(json.dumps(body | manifest))
+        credit = credit_seconds or (0.1,) * len(rewards)
+        rows = [
+            {"update": u, "reward/raw_mean": r, "credit/queries_mean": 2.0 * u, "time/credit_s": c, "time/total_s": 1.0}
+            for u, (r, c) in enumerate(zip(rewards, credit, strict=True), start=1)
+        ]
+        (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        first = {"reward_mean": initial, "kl_mean": 0.0, "distinct_bigrams_mean": 16.0}
+        last = {"reward_mean": final, "kl_mean": kl, "distinct_bigrams_mean": 13.0}
+        (path / "evaluation.json").write_text(json.dumps({"protocol": {}, "initial": first, "final": last}))
+        return RunRecord(path)
+
+    return build
