@@ -7,6 +7,7 @@ METHODS ?= sparse,uniform,abc,scar,prefix
 SEEDS ?= 1,2,3,4,5
 MODEL_SEED ?= 1
 JOBS ?= 2
+RESULTS ?= results$(if $(filter-out 1,$(MODEL_SEED)),/model-seed-$(MODEL_SEED))
 OVERRIDES ?=
 
 BIN := $(VENV)/bin
@@ -16,8 +17,8 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 ifneq ($(SCALE),paper)
 export HF_HUB_OFFLINE ?= 1
 endif
-# Runs are one thread each, several at a time.
-export OMP_NUM_THREADS ?= 2
+# One thread a process, JOBS processes at a time.
+export OMP_NUM_THREADS ?= 1
 COMMON = scale=$(SCALE) model_seed=$(MODEL_SEED) $(OVERRIDES)
 comma := ,
 
@@ -40,16 +41,20 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' && \
 	  cat pyproject.toml constraints.txt > $(STAMP); fi
 
+# The reward model trains beside the policy, one thread each; its output waits in a file so that one bar is drawn.
 models: setup  ## train the local models that are missing (SFT policy, reward model)
-	@for task in $(subst $(comma), ,$(TASKS)); do \
-	  $(BIN)/python experiments/sft.py task=$$task $(COMMON) && \
-	  $(BIN)/python experiments/reward_model.py task=$$task $(COMMON) || exit 1; done
+	@mkdir -p cache && for task in $(subst $(comma), ,$(TASKS)); do \
+	  $(BIN)/python experiments/reward_model.py task=$$task $(COMMON) > cache/reward_model.log 2>&1 & reward=$$!; \
+	  trap 'kill $$reward 2> /dev/null; exit 130' INT TERM; \
+	  $(BIN)/python experiments/sft.py task=$$task $(COMMON); sft=$$?; \
+	  wait $$reward; status=$$?; cat cache/reward_model.log; \
+	  [ $$sft -eq 0 ] && [ $$status -eq 0 ] || exit 1; done
 
 reproduce-table1: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
 	@$(BIN)/python experiments/train.py experiment=table1 $(COMMON) \
-	  task=$(TASKS) shaping=$(METHODS) seed=$(SEEDS) hydra.launcher.n_jobs=$(JOBS)
+	  task=$(TASKS) shaping=$(METHODS) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
 	@$(BIN)/python experiments/report.py table1 --scale $(SCALE) --tasks $(TASKS) --methods $(METHODS) \
-	  --seeds $(SEEDS) --model-seed $(MODEL_SEED)
+	  --seeds "$(SEEDS)" --model-seed $(MODEL_SEED) --results $(RESULTS)
 
 smoke:  ## everything at scale=smoke in under two minutes, ending in results/smoke/table1.md
 	@$(MAKE) --no-print-directory reproduce-table1 SCALE=smoke SEEDS=1,2

@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from scar.report import outputs, summary
+from scar.report import outputs, selection
 from scar.tracking.records import find_records
 
 names = re.compile(r"[^\s,]+").findall  # what stands between commas
@@ -21,8 +21,8 @@ def report(args: argparse.Namespace) -> str:
     """Write the target's files; return its table and the paths of the files."""
     wanted = {"task": args.tasks, "method": args.methods, "seed": args.seeds, "model_seed": args.model_seed}
     wanted = {"scale": args.scale} | {key: value for key, value in wanted.items() if value is not None}
-    settings = {key: getattr(args, key) for key in summary.READ_BY}
-    records = summary.narrow(find_records(Path(args.runs), **wanted), **settings)
+    settings = {key: getattr(args, key) for key in selection.READ_BY}
+    records = selection.narrow(find_records(Path(args.runs), **wanted), **settings)
     if not records:
         shown = ", ".join(f"{key}={value}" for key, value in (wanted | settings).items() if value is not None)
         raise ValueError(f"no run in {args.runs} has {shown}; make reproduce-table1 SCALE={args.scale} makes them")
@@ -39,12 +39,13 @@ def main() -> int:
     parser.add_argument("--runs", default="runs", help="folder of run records")
     parser.add_argument("--results", default="results", help="folder to write into")
     parser.add_argument("--tasks", type=names, help="such as imdb,tldr (default: all that have runs)")
-    parser.add_argument("--methods", type=names, default=list(summary.METHODS), help="such as sparse,scar")
+    parser.add_argument("--methods", type=names, default=list(selection.METHODS), help="such as sparse,scar")
     parser.add_argument("--seeds", type=seeds, default=[1, 2, 3, 4, 5], help="such as 1,2,3 or range(1,6)")
     parser.add_argument("--model-seed", type=int, help="seed of the SFT policy and the reward model")
     parser.add_argument("--alpha", type=float, help="keep these of abc and scar's runs, if several differ")
     parser.add_argument("--estimator", help="keep these of scar's runs")
     parser.add_argument("--segmentation", help="keep these of scar's runs")
+    parser.add_argument("--device", help="keep runs on cpu or cuda")
     try:
         sys.stdout.write(report(parser.parse_args()))
         return 0

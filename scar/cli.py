@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,8 +22,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from scar.supervised import ProgressCallback
 from scar.tracking.trackers import SweepProgress, progress_bar
+
+if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it starts in a second
+    from scar.supervised import ProgressCallback
 
 SHOW_TRACEBACK = "SCAR_TRACEBACK"
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, ArithmeticError)
@@ -110,10 +112,13 @@ def sweep_size(overrides: list[str]) -> int:
 class SweepWatcher(Callback):
     """Hydra callback: draws the sweep's progress while the launcher's processes work, and tidies up afterwards."""
 
-    def __init__(self, *, seconds_between_looks: float = 0.5) -> None:
-        self._pause = seconds_between_looks
-        self._ended = threading.Event()
+    def __init__(self) -> None:
+        self._ended: threading.Event | None = None
         self._thread: threading.Thread | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hydra sends its callbacks to the launcher's processes; those have nothing to draw."""
+        return {"_ended": None, "_thread": None}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Start to draw."""
@@ -121,19 +126,20 @@ class SweepWatcher(Callback):
         runs = sweep_size(params + list(config.hydra.overrides.task))
         self._folder = Path(config.hydra.sweep.dir)
         self._display = SweepProgress(self._folder, runs=runs)
-        self._thread = threading.Thread(target=self._draw, daemon=True)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._draw, args=(self._ended,), daemon=True)
         self._thread.start()
         atexit.register(self._stop)  # Ctrl-C does not come by on_multirun_end
 
-    def _draw(self) -> None:
+    def _draw(self, ended: threading.Event) -> None:
         self._display.start()
-        while not self._ended.wait(self._pause):
+        while not ended.wait(0.5):
             self._display.refresh()
         self._display.stop()
 
     def _stop(self) -> None:
-        self._ended.set()
-        if self._thread is not None:
+        if self._thread is not None and self._ended is not None:
+            self._ended.set()
             self._thread.join(timeout=5)
             self._thread = None
             shutil.rmtree(self._folder, ignore_errors=True)

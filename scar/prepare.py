@@ -52,7 +52,7 @@ class LocalModels:
         identity = {"recipe": RECIPE, "kind": kind, "task": self.task.name, "data": self.task.source.identity()}
         identity |= {"tokenizer": self.settings["tokenizer"]}
         if kind != "tokenizer":
-            identity |= {key: self.settings[key] for key in (kind, "examples", "threads")}
+            identity |= {key: self.settings[key] for key in (kind, "examples")}
             identity |= {"seed": self.seed, "device": self.device.type}
         return identity
 

@@ -31,6 +31,7 @@ def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     """Everything that decides a run's numbers. Settings of units and estimator count only for methods that use them."""
     identity = {k: v for k, v in plain(cfg).items() if k not in NOT_IDENTITY}
     identity["device"] = device.type
+    del identity["task"]["alpha"]  # counts as shaping.alpha, where a method reads it
     if "estimator" not in cfg.shaping.needs:
         identity |= {"estimator": None, "segmentation": None}
     return identity
@@ -126,7 +127,6 @@ def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) 
     """Train the model `kind` ("policy" or "reward") unless it is cached; returns its report with its `folder`."""
     device = setup_process(cfg)
     models = local_models(cfg, build_task(cfg), device)
-    torch.set_num_threads(cfg.models.threads)
     if not models.has(kind):
         train = {"policy": models.train_policy, "reward": models.train_reward}[kind]
         train(start_progress)

@@ -159,7 +159,9 @@ class ModelCache:
     def save(self, kind: str, fingerprint: str, *, parts: list[Any], report: dict[str, Any]) -> Path:
         """Save objects with `save_pretrained` and their report; nothing is left behind when that fails."""
         folder = self.folder(kind, fingerprint)
-        partial = folder.with_name(folder.name + ".partial")
+        partial = folder.with_name(
+            f"{folder.name}.partial-{os.getpid()}"
+        )  # two commands may make one tokenizer at once
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
@@ -168,7 +170,7 @@ class ModelCache:
             (partial / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
             (partial / COMPLETE).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, folder)
+            _move_unless_there(partial, folder)
         except SafetensorError as error:  # safetensors hides the OSError of a full disk
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"cannot write the model {folder}: {error}") from error
@@ -180,6 +182,16 @@ class ModelCache:
     def report(self, kind: str, fingerprint: str) -> dict[str, Any]:
         """The report saved with the model."""
         return json.loads((self.folder(kind, fingerprint) / "report.json").read_text(encoding="utf-8"))
+
+
+def _move_unless_there(partial: Path, folder: Path) -> None:
+    """Rename `partial` to `folder`; if another process was faster, its equal model stays."""
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        if not (folder / COMPLETE).exists():
+            raise
+        shutil.rmtree(partial)
 
 
 def _sha256(path: Path) -> str:

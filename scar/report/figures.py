@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from scar.report.summary import Cells, device_names, run_numbers, select_cells, trailing_mean
-from scar.report.tables import TASK_NAMES, method_name
+from scar.report.selection import Cells, device_names, select_cells
+from scar.report.summary import run_numbers, trailing_mean
+from scar.report.tables import TASK_NAMES, comparability, method_name
 from scar.tracking.records import RunRecord
 
 SMOOTHING = 5
@@ -67,6 +69,7 @@ def _draw_panel(axes: Axes, cells: Cells, task: str, smoothing: int) -> None:
         axes.axhline(float(np.mean(starts)), color="black", linewidth=0.8, linestyle=":", label="sft")
     axes.set_title(TASK_NAMES.get(task, task) + ("" if starts else ": no finished run"), fontsize=10)
     axes.set_xlabel("update")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
@@ -104,7 +107,7 @@ def _draw(cells: Cells, smoothing: int) -> Figure:
     average = f"\n(trailing mean of up to {smoothing} updates)" if smoothing > 1 else ""
     panels[0].set_ylabel(f"mean raw reward of the batch{average}")
     scale = cells.records[0].manifest["scale"]
-    note = "" if scale == "paper" else "; not comparable with the paper's numbers, only their order is"
+    note = "" if scale == "paper" else f"; {comparability(scale)}"
     figure.suptitle(
         f"Training reward, scale {scale}, seeds {', '.join(map(str, cells.seeds))}: mean over seeds ± 1 std\n"
         + textwrap.fill(f"{device_names(cells.records)}{note}", width=110),

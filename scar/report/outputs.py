@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scar.report.figures import figure2, figure2_curves, png_bytes
-from scar.report.summary import Cells, select_cells
+from scar.report.selection import Cells, select_cells
 from scar.report.tables import table1_csv, table1_markdown
 from scar.tracking.records import RunRecord
 

@@ -13,18 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scar.report.summary import (
-    REACH_WINDOW,
-    Cells,
-    RunNumbers,
-    device_kinds,
-    device_names,
-    first_update_at,
-    mean_std,
-    run_numbers,
-    select_cells,
-    trailing_mean,
-)
+from scar.report.selection import Cells, device_kind, device_names, select_cells, setting
+from scar.report.summary import REACH_WINDOW, RunNumbers, first_update_at, mean_std, run_numbers, trailing_mean
 from scar.tracking.records import RunRecord
 
 METHOD_NAMES = {"sft": "SFT policy", "sparse": "Sparse RLHF", "uniform": "Uniform", "abc": "ABC", "scar": "SCAR"}
@@ -49,12 +39,18 @@ def method_name(method: str) -> str:
     return METHOD_NAMES.get(method) or f"{method.capitalize()} (not in the paper)"
 
 
+def comparability(scale: str) -> str:
+    """What numbers of a scale other than the paper's may be compared with."""
+    order = "and a smoke run's order means nothing either" if scale == "smoke" else "only their order is"
+    return f"not comparable with the paper's, {order}"
+
+
 def _setting(record: RunRecord) -> str:
     """What a method's result depends on beside the shared settings: sparse reads no alpha, only SCAR reads the rest."""
     manifest = record.manifest
     if manifest["method"] == "sparse":
         return "-"
-    units = f"{manifest['segmentation']}, {manifest['estimator']}, " if manifest["method"] == "scar" else ""
+    units = f"{manifest['segmentation']}, {setting(record, 'estimator')}, " if manifest["method"] == "scar" else ""
     return f"{units}alpha {manifest['alpha']:g}"
 
 
@@ -108,9 +104,7 @@ def _rows(cells: Cells) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"task": task, "method": method, "n": len(runs), "n_wanted": len(cells.seeds)}
             row["setting"] = _setting(next(iter(runs.values()))) if runs else "-"
             row |= _method_row(numbers[method], numbers.get("sparse", {}))
-            row["device"] = device_kinds(runs.values())
-            if " and " in row["device"]:  # seconds of a CPU and of a GPU have no common mean
-                row["device_seconds_mean"] = row["device_seconds_std"] = None
+            row["device"] = device_kind(next(iter(runs.values()))) if runs else None
             published = paper.get(task, {}).get(method, {})
             rows.append(row | {"paper_mean": published.get("mean"), "paper_std": published.get("std")})
     return rows
@@ -126,13 +120,13 @@ def table1_csv(
     """`table1_rows` as CSV text, unrounded; a missing number is an empty field."""
     rows = table1_rows(records, tasks=tasks, methods=methods, seeds=seeds)
     # dtype=object keeps counts whole: beside a missing one, pandas would turn them into floats.
-    return pd.DataFrame(rows).to_csv(index=False)
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False)
 
 
 def _number(mean: float | None, std: float | None, digits: int = 2) -> str:
     if mean is None:
         return "-"
-    return f"{mean:.{digits}f} ± " + ("-" if std is None else f"{std:.{digits}f}")
+    return f"{mean:z.{digits}f} ± " + ("-" if std is None else f"{std:.{digits}f}")
 
 
 def _count(row: dict[str, Any]) -> str:
@@ -148,7 +142,7 @@ def _sft_cell(row: dict[str, Any]) -> str:
     """One policy, evaluated under one protocol in each run: a spread is shown as a range, it is no std over seeds."""
     if not row["n"]:
         return "n=0"
-    mean, low, high = f"{row['final_reward_mean']:.2f}", f"{row['lowest']:.2f}", f"{row['highest']:.2f}"
+    mean, low, high = f"{row['final_reward_mean']:z.2f}", f"{row['lowest']:z.2f}", f"{row['highest']:z.2f}"
     return mean if low == high else f"{mean} ({low} to {high})"
 
 
@@ -177,7 +171,7 @@ def _paired(row: dict[str, Any], key: str, unit: str = "") -> str:
 def _method_block(rows: list[dict[str, Any]], cells: Cells, task: str) -> str:
     rows = [row for row in rows if row["task"] == task]
     devices = {row["device"] for row in rows if row.get("device")}
-    timed = devices.pop() if len(devices) == 1 and devices <= {"CPU", "GPU"} else ""
+    timed = devices.pop() if len(devices) == 1 else ""
     header = ["method", "setting", "n", "final reward", "KL at the end", "area under training reward"]
     header += ["updates to sparse's end", "above sparse", "distinct bigrams a response", "reward queries a response"]
     header += [f"{timed}-seconds a run" if timed else "seconds a run", "time in credit"]
@@ -210,7 +204,7 @@ def _method_block(rows: list[dict[str, Any]], cells: Cells, task: str) -> str:
 def origin(cells: Cells) -> str:
     """One sentence on where the numbers come from: devices, seeds, runs, model seed, commits, dirty trees."""
     manifests = [record.manifest for record in cells.records]
-    commits = sorted({str(m["commit"])[:10] for m in manifests})
+    commits = sorted({(m["commit"] or "unknown")[:10] for m in manifests})
     dirty = sum(bool(m["dirty"]) for m in manifests)
     return (
         f"Device: {device_names(cells.records)}. Seeds {', '.join(map(str, cells.seeds))}; {len(manifests)} runs; "
@@ -237,7 +231,7 @@ def table1_markdown(
     label = "paper" if scale == "paper" else "paper, other models and data"
     text = [f"# Table 1, scale {scale}", origin(cells)]
     if scale != "paper":
-        text.append(f"Numbers at scale {scale} are not comparable with the paper's, only their order is.")
+        text.append(f"Numbers at scale {scale}: {comparability(scale)}.")
     text.append(_reward_block(rows, cells, label))
     gaps = [f"{t} {m} (seed {', '.join(map(str, seeds))})" for (t, m), seeds in cells.missing().items()]
     text += [f"No finished run for: {'; '.join(gaps)}."] if gaps else []

@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scar.interfaces import Tracker
 from scar.tracking.records import RunWriter, write_json
+
+if TYPE_CHECKING:  # the interfaces import torch, which a process that only draws progress does not need
+    from scar.interfaces import Tracker
 
 
 class JsonlTracker:

@@ -54,7 +54,13 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
         for key, value in (config or {}).items():
             set_key(resolved, key, value)
         body = {"schema_version": 1, "status": "finished", "scale": "local", "task": task, "method": method}
-        body |= {"segmentation": "token", "estimator": "owen", "alpha": alpha, "seed": seed, "model_seed": 1}
+        owen = {"_target_": "scar.attribution.plans.OwenEstimator"}
+        body |= (
+            {"segmentation": "token", "estimator": owen}
+            if method == "scar"
+            else {"segmentation": None, "estimator": None}
+        )
+        body |= {"alpha": alpha, "seed": seed, "model_seed": 1}
         body |= {
             "device": {"kind": "cpu", "name": "a laptop"},
             "fingerprint": "f00d",

@@ -55,6 +55,11 @@ def test_lines_bands_and_sft_level_hold_the_numbers(make_run):
     assert 3 - 2**0.5 in [pytest.approx(y) for y in band]
 
 
+def test_ticks_are_whole_updates_in_a_short_run(make_run):
+    (axes,) = figure2([make_run("scar", 1, rewards=(0.0, 1.0, 2.0))]).axes
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_one_seed_has_a_line_and_no_band(make_run):
     (axes,) = figure2([make_run("scar", 1)]).axes
     assert "scar" in lines_of(axes)
@@ -84,7 +89,7 @@ def test_legend_title_and_axis_say_what_is_shown(make_run):
     assert "trailing" not in figure2(runs, smoothing=1).axes[0].get_ylabel()
     title = figure.get_suptitle()
     assert "scale local, seeds 1, 2" in title
-    assert "CPU (a laptop); not comparable with the paper's numbers" in " ".join(title.split())
+    assert "CPU (a laptop); not comparable with the paper's, only their order is" in " ".join(title.split())
 
 
 def test_legend_names_n_of_each_task_where_they_differ(make_run):

@@ -6,15 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from scar.report.summary import (
-    METHODS,
-    check_fairness,
-    first_update_at,
-    narrow,
-    run_numbers,
-    select_cells,
-    trailing_mean,
-)
+from scar.report.selection import METHODS, check_fairness, narrow, select_cells
+from scar.report.summary import first_update_at, run_numbers, trailing_mean
 from scar.report.tables import paper_results, table1_csv, table1_markdown, table1_rows
 
 
@@ -110,6 +103,20 @@ def test_caption_tells_of_several_commits_and_dirty_trees(make_run):
     assert f"From 2 commits: {'b' * 10}, c0ffee; 1 of 2 runs from a tree with uncommitted changes." in markdown
 
 
+def test_a_smoke_runs_order_is_not_claimed_to_mean_anything(make_run):
+    assert "only their order is" in table1_markdown([make_run("scar", 1)])
+    assert "only their order is" not in table1_markdown([make_run("scar", 2, scale="smoke")])
+
+
+def test_zero_has_no_sign(make_run):
+    runs = [make_run("scar", 1, final=-0.001, initial=-0.001)]
+    assert cells_of(table1_markdown(runs, methods=["scar"]), "IMDB")[0][1:] == ["0.00", "0.00 ± - (n=1)"]
+
+
+def test_caption_tells_that_a_commit_is_unknown(make_run):
+    assert "Commit unknown." in table1_markdown([make_run("scar", 1, commit=None, dirty=None)])
+
+
 @pytest.mark.parametrize(("scale", "warned"), [("smoke", True), ("local", True), ("paper", False)])
 def test_only_the_paper_scale_is_compared_with_the_papers_numbers(make_run, scale, warned):
     assert ("not comparable with the paper's" in table1_markdown([make_run("scar", scale=scale)])) == warned
@@ -168,17 +175,21 @@ def test_row_of_a_method_by_hand(make_run):
     assert cells_of(markdown, "SFT policy")[0][8] == "16.0"
 
 
-def test_seconds_of_cpu_and_gpu_are_never_mixed(make_run):
-    gpu = {"kind": "cuda", "name": "a card"}
-    on_gpu = [make_run("scar", 1, device=gpu), make_run("scar", 2, device=gpu)]
-    assert cells_of(table1_markdown(on_gpu), "method")[0][10] == "GPU-seconds a run"
-    mixed = [*on_gpu, make_run("scar", 3), make_run("sparse", 3)]
-    assert row_of(table1_rows(mixed), "scar")["device_seconds_mean"] is None
-    markdown = table1_markdown(mixed)
+def test_seconds_say_whether_they_are_a_cpus_or_a_gpus(make_run):
+    runs = [make_run("scar", 1, device={"kind": "cuda", "name": "a card"})]
+    assert cells_of(table1_markdown(runs), "method")[0][10] == "GPU-seconds a run"
+    markdown = table1_markdown([*runs, make_run("sparse", 1)])
     assert cells_of(markdown, "method")[0][10] == "seconds a run"
-    assert cells_of(markdown, "SCAR")[0][10] == "- (CPU and GPU)"
+    assert cells_of(markdown, "SCAR")[0][10] == "20.0 ± - (GPU)"
     assert cells_of(markdown, "Sparse RLHF")[0][10] == "20.0 ± - (CPU)"
     assert "Device: CPU (a laptop), GPU (a card)." in markdown
+
+
+def test_runs_of_one_method_on_cpu_and_gpu_are_not_averaged(make_run):
+    runs = [make_run("sparse", 1), make_run("sparse", 2, device={"kind": "cuda", "name": "a card"})]
+    with pytest.raises(ValueError, match="narrow with --device cpu or --device cuda"):
+        select_cells(runs)
+    assert narrow(runs, device="cuda") == runs[1:]
 
 
 def test_csv_holds_unrounded_numbers_and_empty_fields(make_run):
@@ -234,6 +245,24 @@ def test_narrowing_by_alpha_is_strict_for_scar_and_keeps_uniforms_own_alpha(make
     assert narrow(records, alpha=0.8, estimator=None) == [scar[1], uniform, sparse[1]]
     assert narrow(records, alpha=None) == records
     assert narrow([*scar, uniform], alpha=0.3) == [uniform]
+
+
+def test_estimators_are_told_apart_by_name_and_budget(make_run):
+    plans = "scar.attribution.plans."
+    targets = [
+        {"_target_": f"{plans}PermutationEstimator", "permutations": 2},
+        {"_target_": f"{plans}PermutationEstimator", "permutations": 4},
+        {"_target_": f"{plans}OwenEstimator"},
+    ]
+    scar = [make_run("scar", 1, folder=f"scar{i}", estimator=target) for i, target in enumerate(targets)]
+    sparse = make_run("sparse", 1)
+    with pytest.raises(ValueError, match=r"--estimator 'permutation\(permutations=2\)' or --estimator owen"):
+        select_cells([scar[0], scar[2]])
+    assert narrow([*scar, sparse], estimator="permutation") == [*scar[:2], sparse]
+    assert narrow([*scar, sparse], estimator="permutation(permutations=4)") == [scar[1], sparse]
+    assert narrow([*scar, sparse], estimator="owen") == [scar[2], sparse]
+    line = cells_of(table1_markdown(scar[:1]), "SCAR")[0]
+    assert line[1] == "token, permutation(permutations=2), alpha 0.8"
 
 
 @pytest.mark.parametrize("key", ["ppo.kl_coef", "models.policy", "task.generation.temperature", "evaluation.prompts"])

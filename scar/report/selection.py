@@ -1,0 +1,182 @@
+"""Which runs a table or figure rests on, and whether they may be compared: selection, fairness, narrowing."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scar.tracking.records import RunRecord
+
+TASKS = ("imdb", "tldr", "hh")
+METHODS = ("sparse", "uniform", "abc", "scar", "prefix")
+READ_BY = {"alpha": ("abc", "scar"), "estimator": ("scar",), "segmentation": ("scar",), "device": METHODS}
+"""The settings that tell runs of one method apart, and the methods that they are meant for (see `narrow`)."""
+
+# What may differ between seeds of one method: the seed, and what says where and how a run was stored or watched. The
+# alpha of a run is in its manifest; task.alpha is only where some methods take it from.
+_NOT_SETTINGS = ("seed", "hydra", "tracker", "paths", "force")
+_NOT_SHARED = "task.alpha"
+# What all methods of a task must share.
+_SHARED_SECTIONS = ("ppo", "models", "task", "evaluation")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The runs behind a table: `runs[task, method][seed]`, and what was asked for (`tasks`, `methods`, `seeds`)."""
+
+    tasks: list[str]
+    methods: list[str]
+    seeds: list[int]
+    runs: dict[tuple[str, str], dict[int, RunRecord]]
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """All runs, by task, method and seed."""
+        return [self.runs[cell][seed] for cell in self.runs for seed in self.runs[cell]]
+
+    def missing(self) -> dict[tuple[str, str], list[int]]:
+        """The seeds that were asked for and have no run, by (task, method)."""
+        gaps = {cell: [seed for seed in self.seeds if seed not in runs] for cell, runs in self.runs.items()}
+        return {cell: seeds for cell, seeds in gaps.items() if seeds}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def setting(record: RunRecord, key: str) -> Any:
+    """A manifest value as the flags name it: a device by its kind, an estimator as `permutation(permutations=2)`."""
+    value = record.manifest[key]
+    if key == "device":
+        return value["kind"]
+    if key == "estimator" and isinstance(value, Mapping):
+        name = value["_target_"].rsplit(".", 1)[-1].removesuffix("Estimator").lower()
+        return f"{name}({', '.join(f'{k}={v}' for k, v in value.items() if k != '_target_')})".removesuffix("()")
+    return value
+
+
+def _settings(record: RunRecord) -> dict[str, Any]:
+    config = {key: value for key, value in record.manifest["config"].items() if key not in _NOT_SETTINGS}
+    flat = {key: value for key, value in _flat(config).items() if key != _NOT_SHARED}
+    return flat | {key: setting(record, key) for key in ("scale", "model_seed", *READ_BY)}
+
+
+def _shared_settings(record: RunRecord) -> dict[str, Any]:
+    config = record.manifest["config"]
+    if absent := [name for name in _SHARED_SECTIONS if name not in config]:
+        raise ValueError(f"{record.path}/manifest.json has no config section {', '.join(absent)}; run it again")
+    shared = _flat({name: config[name] for name in _SHARED_SECTIONS})
+    return {k: v for k, v in shared.items() if k != _NOT_SHARED} | {"model_seed": record.manifest["model_seed"]}
+
+
+def _differences(first: dict[str, Any], second: dict[str, Any]) -> str:
+    absent = "(absent)"
+    keys = sorted(k for k in first.keys() | second.keys() if first.get(k, absent) != second.get(k, absent))
+    shown = [f"{key}: {first.get(key, absent)} / {second.get(key, absent)}" for key in keys[:8]]
+    return "; ".join(shown + ([f"and {len(keys) - 8} more"] if len(keys) > 8 else []))
+
+
+def _refuse_mix(first: RunRecord, second: RunRecord) -> None:
+    """Raise if two runs of one method and task differ in their settings."""
+    one, other = _settings(first), _settings(second)
+    if one == other:
+        return
+    flags = [
+        " or ".join(f"--{key.replace('_', '-')} {shlex.quote(str(side[key]))}" for side in (one, other))
+        for key in ("model_seed", *READ_BY)
+        if one[key] != other[key]
+    ]
+    todo = f"narrow with {', or '.join(flags)}" if flags else "no flag tells them apart: move one away from --runs"
+    raise ValueError(
+        f"runs of task {first.manifest['task']}, method {first.manifest['method']} have different settings and are not "
+        f"averaged: {first.path} / {second.path} differ in {_differences(one, other)}; {todo}"
+    )
+
+
+def check_fairness(records: Iterable[RunRecord]) -> None:
+    """Raise ValueError unless all runs of each task share what the comparison of methods rests on (Section 4.1).
+
+    That is the config sections ppo, models, task (but for task.alpha, which sparse and uniform do not read) and
+    evaluation, and the seed of the SFT policy and the reward model.
+    """
+    first: dict[str, RunRecord] = {}
+    for record in records:
+        reference = first.setdefault(record.manifest["task"], record)
+        one, other = _shared_settings(reference), _shared_settings(record)
+        if one != other:
+            raise ValueError(
+                f"unfair comparison on task {record.manifest['task']}: {reference.path} / {record.path} differ in "
+                f"{_differences(one, other)}; all methods of a task must share these: run one of them again, or narrow "
+                "with --model-seed, --seeds or --methods"
+            )
+
+
+def narrow(records: Iterable[RunRecord], **wanted: Any) -> list[RunRecord]:
+    """Keep the runs with the `wanted` alpha, estimator, segmentation or device (None: any).
+
+    An estimator is wanted by its name, or with its budget as `setting` writes it. Strict for the methods that a setting
+    is meant for (`READ_BY`). Another method keeps only its matching runs if it has any on that task, and all of its
+    runs if it has none: uniform runs at alpha 1 stay when SCAR is narrowed to alpha 0.8.
+    """
+    kept = list(records)
+    for key, value in wanted.items():
+        if value is None:
+            continue
+        fits = [r for r in kept if setting(r, key) == value or str(setting(r, key)).startswith(f"{value}(")]
+        settled = {(r.manifest["task"], r.manifest["method"]) for r in fits}
+        lenient = [r for r in kept if r.manifest["method"] not in READ_BY[key]]
+        kept = [
+            r for r in kept if r in fits or (r in lenient and (r.manifest["task"], r.manifest["method"]) not in settled)
+        ]
+    return kept
+
+
+def select_cells(
+    records: Iterable[RunRecord],
+    *,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Cells:
+    """Sort runs into (task, method, seed) cells; None means all that the records hold, for methods: all five.
+
+    Raises ValueError if a cell holds two runs, if runs of one method and task differ in any setting but the seed, if
+    scales are mixed, or if methods of a task are not comparable (`check_fairness`).
+    """
+    records = list(records)
+    found = {record.manifest["task"] for record in records}
+    tasks = list(tasks or sorted(found, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task)))
+    methods = list(methods or METHODS)
+    seeds = sorted({record.manifest["seed"] for record in records} if seeds is None else set(seeds))
+    records = [r for r in records if r.matches(task=tasks, method=methods, seed=seeds)]
+    if not records:
+        raise ValueError(f"no record fits tasks {tasks}, methods {methods}, seeds {seeds}")
+    if len(scales := {record.manifest["scale"] for record in records}) > 1:
+        raise ValueError(f"records of several scales ({', '.join(sorted(scales))}) do not share a table; choose one")
+    runs: dict[tuple[str, str], dict[int, RunRecord]] = {(task, method): {} for task in tasks for method in methods}
+    for record in sorted(records, key=lambda r: r.manifest["seed"]):
+        cell = runs[record.manifest["task"], record.manifest["method"]]
+        if cell:
+            _refuse_mix(next(iter(cell.values())), record)
+        if (twin := cell.setdefault(record.manifest["seed"], record)) is not record:
+            raise ValueError(
+                f"two records of one run (same task, method, seed and settings): {twin.path} / {record.path}; "
+                "delete one of the two folders"
+            )
+    check_fairness(record for cell in runs.values() for record in cell.values())
+    return Cells(tasks, methods, seeds, runs)
+
+
+def device_kind(record: RunRecord) -> str:
+    """ "CPU" or "GPU": what the run's seconds were measured on. CPU time is never called GPU time."""
+    kind = record.manifest["device"]["kind"]
+    return "GPU" if kind == "cuda" else kind.upper()
+
+
+def device_names(records: Iterable[RunRecord]) -> str:
+    """What the runs were timed on, with the hardware's names: "CPU (...), GPU (...)"."""
+    return ", ".join(sorted({f"{device_kind(r)} ({r.manifest['device']['name']})" for r in records}))
