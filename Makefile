@@ -22,6 +22,11 @@ export OMP_NUM_THREADS ?= 1
 COMMON = scale=$(SCALE) model_seed=$(MODEL_SEED) $(OVERRIDES)
 comma := ,
 
+# Names are checked before anything is installed or trained: $(call known,VARIABLE,folder of conf/).
+known = $(foreach name,$(subst $(comma), ,$($1)),$(if $(wildcard conf/$2/$(name).yaml),,$(error $1=$($1): there is no $2 "$(name)"; \
+  allowed: $(sort $(basename $(notdir $(wildcard conf/$2/*.yaml)))))))
+$(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup models reproduce-table1 smoke test test-slow lint format type clean-results
 
@@ -35,6 +40,8 @@ setup: $(STAMP)  ## make the environment in VENV, when the pins have changed
 $(STAMP): pyproject.toml constraints.txt
 	@cat pyproject.toml constraints.txt > /dev/null
 	@if [ -f $(STAMP) ] && cat pyproject.toml constraints.txt | cmp -s - $(STAMP); then touch $(STAMP); else \
+	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	    { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }; \
 	  echo "setting up $(VENV) (once) ..." && \
 	  { [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); } && \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv && \

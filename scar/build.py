@@ -171,6 +171,12 @@ class Run:
 
     def evaluate(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Judge the policy as it is now on the fixed test prompts."""
+        available, size = len(self._task.prompt_texts("test")), self._evaluation.batch_size
+        if -(-self._evaluation.prompts // size) * size > available:  # else some prompts would count twice
+            raise ValueError(
+                f"evaluation.prompts={self._evaluation.prompts} in batches of {size}; allowed: whole batches within the "
+                f"{available} test prompts"
+            )
         prompts = self._prompts("test", self._evaluation.batch_size, self._evaluation.seed)
         return evaluate_policy(
             self._sampler, prompts, self._task, self._reward_model, self._evaluation, device=self._device

@@ -38,7 +38,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:  # from the operating system, not one of our own
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{where}; free or unlock that folder, or choose others: paths.runs=... paths.cache=..."
-    return " ".join(str(error).split()) or type(error).__name__
+    text = str(error).split("Config search path:")[0]  # Hydra lists its folders there
+    return " ".join(text.split()) or type(error).__name__
 
 
 def run_script(main: Callable[[], Any]) -> None:
@@ -95,10 +96,13 @@ def training_bar(title: str) -> ProgressCallback:
 
 
 def show_report(title: str, report: dict[str, Any]) -> None:
-    """Print a model's quality report: one line of numbers, then its text samples."""
-    numbers = [f"{k} {v:.4g}" for k, v in report.items() if isinstance(v, (int, float))]
-    sys.stdout.write(f"{title} model in {report['folder']}: {', '.join(numbers)}\n")
-    for sample in report.get("samples", []):
+    """Print a model's quality report: one line of numbers, and the text samples of a model just trained."""
+    numbers = [
+        f"{key} {value:.5g}" for key, value in report.items() if isinstance(value, (int, float)) and key != "cached"
+    ]
+    state = "cached" if report["cached"] else "trained"
+    sys.stdout.write(f"{title} model ({state}, {report['folder']}): {', '.join(numbers)}\n")
+    for sample in [] if report["cached"] else report.get("samples", []):
         sys.stdout.write(f"  {sample}\n")
 
 

@@ -75,7 +75,7 @@ def train_run(cfg: DictConfig) -> Path:
 
 def _progress_tracker(cfg: DictConfig, ppo: PPOConfig) -> Any:
     """A bar for a single run; in a sweep a file that the sweep's one display reads."""
-    name = f"{cfg.task.name} {cfg.shaping.name} seed {cfg.seed}"
+    name = f"{cfg.task.name}/{cfg.shaping.name}/{cfg.seed}"
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         return ProgressFile(
             Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=ppo.updates
@@ -124,10 +124,11 @@ def _write_results(
 
 
 def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any]:
-    """Train the model `kind` ("policy" or "reward") unless it is cached; returns its report with its `folder`."""
+    """Train the model `kind` ("policy" or "reward") unless it is cached; returns its report with its `folder` and `cached`."""
     device = setup_process(cfg)
     models = local_models(cfg, build_task(cfg), device)
-    if not models.has(kind):
+    cached = models.has(kind)
+    if not cached:
         train = {"policy": models.train_policy, "reward": models.train_reward}[kind]
         train(start_progress)
-    return models.report(kind) | {"folder": str(models.folder(kind))}
+    return models.report(kind) | {"folder": str(models.folder(kind)), "cached": cached}

@@ -30,7 +30,7 @@ class Source(Protocol):
 
 def clean(text: str) -> str:
     """Turn `<br />` into a space and every run of white space into one space."""
-    return re.sub(r"\s+", " ", re.sub(r"<br\s*/?>", " ", text)).strip()
+    return " ".join(re.sub(r"<br\s*/?>", " ", text).split())
 
 
 def hash_split(text: str) -> str:

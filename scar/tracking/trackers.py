@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from scar.tracking.records import RunWriter, write_json
 
@@ -99,24 +100,23 @@ class ProgressFile:
         self._write()
 
 
-def progress_bar(*, transient: bool = False) -> Progress:
-    """The one look of all progress displays: what, bar, done/all, elapsed, time left, last numbers."""
+def progress_bar() -> Progress:
+    """The one look of all progress displays: what, bar, done/all, rate, elapsed, time left, last numbers."""
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("[dim]elapsed[/]"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]left[/]"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        transient=transient,
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=4)),
+        BarColumn(bar_width=12, table_column=Column(min_width=12)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5)),
+        TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, min_width=13)),
+        TextColumn("[dim]elapsed[/]", table_column=Column(no_wrap=True, min_width=7)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("[dim]left[/]", table_column=Column(no_wrap=True, min_width=4)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
 
 
 def _describe(reward: float, kl: float) -> str:
-    return f"reward {reward:+.2f}  KL {kl:.1f}"
+    return f"reward {reward:+.2f} KL {kl:.1f}"
 
 
 class BarTracker:
@@ -157,23 +157,29 @@ class SweepProgress:
     def refresh(self) -> None:
         """Read all files and redraw; without a terminal, print a line for each quarter of the runs instead."""
         states = self._states()
-        done = sum(s["status"] != "running" for s in states)
-        # Runs that were finished before this sweep say nothing about its speed.
-        fraction = sum(self._share(s) for s in states if s["status"] != "skipped")
         skipped = sum(s["status"] == "skipped" for s in states)
+        done = skipped + sum(s["status"] == "finished" for s in states)
+        # Runs that were finished before this sweep say nothing about its speed.
+        fraction = sum(self._share(s) for s in states)
         elapsed = time.monotonic() - self._started
-        running = [s for s in states if s["status"] == "running" and "reward" in s]
-        note = " | ".join(
-            f"{s['name']} {s['update']}/{s['updates']} {_describe(s['reward'], s['kl'])}" for s in running[:2]
-        )
-        if not running and states:
-            ended = [s for s in states if "reward" in s]
-            note = f"last: {ended[-1]['name']} {_describe(ended[-1]['reward'], ended[-1]['kl'])}" if ended else ""
         rate = f"{60 * fraction / elapsed:.1f} runs/min" if fraction > 0 else ""
+        note = self._note(states)
         self._progress.update(self._task, completed=round(skipped + fraction, 2), rate=rate, note=note)
         if not self._progress.console.is_terminal and done * 4 // self._runs > self._reported:
             self._reported = done * 4 // self._runs
             self._progress.console.print(f"{done}/{self._runs} runs done after {elapsed:.0f} s, {rate}, {note}")
+
+    @staticmethod
+    def _note(states: list[dict[str, Any]]) -> str:
+        """Failures, then where the running runs are, or the last numbers of the run that ended last."""
+        shown = [s for s in states if "reward" in s]
+        running = [s for s in shown if s["status"] == "running"]
+        failed = sum(s["status"] == "failed" for s in states)
+        parts = [f"{failed} failed"] if failed else []
+        parts += [f"{s['name']} {s['update']}/{s['updates']} {_describe(s['reward'], s['kl'])}" for s in running]
+        if not running and shown:
+            parts.append(f"last: {shown[-1]['name']} {_describe(shown[-1]['reward'], shown[-1]['kl'])}")
+        return " | ".join(parts)
 
     def stop(self) -> None:
         """Draw the last state and stop."""
@@ -182,7 +188,9 @@ class SweepProgress:
 
     @staticmethod
     def _share(state: dict[str, Any]) -> float:
-        return 1.0 if state["status"] != "running" else state["update"] / max(state["updates"], 1)
+        """How much of a run this sweep has done; what failed or was there before counts nothing."""
+        done_by_status = {"finished": 1.0, "running": state["update"] / state["updates"]}
+        return done_by_status.get(state["status"], 0.0)
 
     def _states(self) -> list[dict[str, Any]]:
         files = sorted(self._folder.glob("*/progress.json"), key=lambda path: path.stat().st_mtime)
