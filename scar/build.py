@@ -52,6 +52,7 @@ def resolve_device(name: str) -> torch.device:
 def setup_process(cfg: DictConfig) -> torch.device:
     """Threads, logging and noise of this process; returns the device."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.raiseExceptions = False  # on a full disk W&B's log lines would bury the one error that matters
     if cfg.threads < 1:
         raise ValueError(f"threads={cfg.threads}; allowed: 1 or more")
     torch.set_num_threads(cfg.threads)

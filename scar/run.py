@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,6 @@ from scar.prepare import StartProgress
 from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import SCHEMA_VERSION, RunWriter
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
-
-logger = logging.getLogger(__name__)
 
 NOT_IDENTITY = ("paths", "tracker", "force", "hydra")
 """Config keys that do not change what a run computes, so they are no part of its fingerprint."""
@@ -51,10 +48,9 @@ def train_run(cfg: DictConfig) -> Path:
     folder = run_folder(cfg, identity)
     check_alpha(cfg.shaping.alpha)
     ppo = instantiate(cfg.ppo)
-    progress = _progress_tracker(cfg, ppo)
+    progress = _progress_tracker(cfg, ppo, folder)
     if folder.exists() and not cfg.force:
         progress.finish("skipped")
-        logger.info("%s is finished already; force=true runs it again", folder)
         return folder
     trackers = TrackerGroup([progress])
     status, writer = "failed", None
@@ -73,14 +69,14 @@ def train_run(cfg: DictConfig) -> Path:
     return folder
 
 
-def _progress_tracker(cfg: DictConfig, ppo: PPOConfig) -> Any:
+def _progress_tracker(cfg: DictConfig, ppo: PPOConfig, folder: Path) -> Any:
     """A bar for a single run; in a sweep a file that the sweep's one display reads."""
     name = f"{cfg.task.name}/{cfg.shaping.name}/{cfg.seed}"
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         return ProgressFile(
             Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=ppo.updates
         )
-    return BarTracker(name=name, updates=ppo.updates)
+    return BarTracker(name=name, updates=ppo.updates, folder=folder)
 
 
 def _write_results(

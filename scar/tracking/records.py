@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,5 +142,6 @@ class RunWriter:
 
     def discard(self) -> None:
         """Remove what was written of an unfinished run."""
-        self._rows.close()
+        with suppress(OSError):  # closing writes what is buffered, which fails again on a full disk
+            self._rows.close()
         shutil.rmtree(self.partial, ignore_errors=True)

@@ -120,9 +120,10 @@ def _describe(reward: float, kl: float) -> str:
 
 
 class BarTracker:
-    """A progress bar for a single run in this process."""
+    """A progress bar for a single run in this process, and a line that says where its record is."""
 
-    def __init__(self, *, name: str, updates: int) -> None:
+    def __init__(self, *, name: str, updates: int, folder: Path) -> None:
+        self._folder = folder
         self._progress = progress_bar()
         self._task = self._progress.add_task(name, total=updates, rate="", note="")
         self._started = time.monotonic()
@@ -135,8 +136,15 @@ class BarTracker:
         self._progress.update(self._task, completed=row["update"], rate=f"{rate:.1f} updates/s", note=note)
 
     def finish(self, status: str) -> None:
-        """Stop drawing."""
+        """Stop drawing; "skipped" shows no bar."""
+        self._progress.update(self._task, visible=status != "skipped")
         self._progress.stop()
+        lines = {
+            "finished": f"record: {self._folder}",
+            "skipped": f"finished already: {self._folder} (force=true runs it again)",
+        }
+        if status in lines:
+            self._progress.console.print(lines[status], soft_wrap=True, highlight=False)
 
 
 class SweepProgress:
