@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,15 @@ def construct(node: DictConfig, **runtime: Any) -> Any:
     return instantiate(node, _partial_=True)(**runtime)
 
 
+def build_settings(build: Callable[..., Any], node: DictConfig, group: str, **runtime: Any) -> Any:
+    """Call `build` with a node's values and run-time objects; a ValueError names a key that it does not take."""
+    allowed = [name for name in inspect.signature(build).parameters if name not in runtime]
+    unknown = [f"{group}.{key}" for key in node if key not in allowed]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such setting; allowed in {group}: {', '.join(allowed)}")
+    return build(**plain(node), **runtime)
+
+
 def resolve_device(name: str) -> torch.device:
     """`auto`, `cpu` or `cuda` as a device; ValueError when it is not there."""
     if name not in ("auto", "cpu", "cuda"):
@@ -53,7 +63,7 @@ def setup_process(cfg: DictConfig) -> torch.device:
     """Threads, logging and noise of this process; returns the device."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.raiseExceptions = False  # on a full disk W&B's log lines would bury the one error that matters
-    if cfg.threads < 1:
+    if not isinstance(cfg.threads, int) or cfg.threads < 1:
         raise ValueError(f"threads={cfg.threads}; allowed: 1 or more")
     torch.set_num_threads(cfg.threads)
     loading.quiet_transformers()
@@ -97,8 +107,8 @@ class Run:
 
     def __init__(self, cfg: DictConfig, ppo: PPOConfig, device: torch.device, tracker: Tracker) -> None:
         self._cfg, self._device = cfg, device
-        self._evaluation = EvaluationConfig(**plain(cfg.evaluation))
-        self._generation = GenerationConfig(**plain(cfg.task.generation))
+        self._evaluation = build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
+        self._generation = build_settings(GenerationConfig, cfg.task.generation, "task.generation")
         self._task = build_task(cfg)
         self.names = ModelNames(cfg, self._task, device)
         self._tokenizer = loading.load_tokenizer(self.names["policy"])
@@ -161,13 +171,15 @@ class Run:
         return construct(self._cfg.shaping.method, **{need: offers[need]() for need in self._cfg.shaping.needs})
 
     def _prompts(self, split: str, batch_size: int, seed: int) -> TextPrefixPrompts:
-        return TextPrefixPrompts(
-            self._task.prompt_texts(split),
+        return build_settings(
+            TextPrefixPrompts,
+            self._cfg.task.prompt,
+            "task.prompt",
+            texts=self._task.prompt_texts(split),
             tokenizer=self._tokenizer,
             batch_size=batch_size,
             seed=seed,
             device=self._device,
-            **plain(self._cfg.task.prompt),
         )
 
     def evaluate(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -96,6 +96,9 @@ class PPOConfig:
             _require(0 <= getattr(self, name) <= 1, f"ppo.{name}={getattr(self, name)}", "a number from 0 to 1")
         for name in ("learning_rate", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "adam_eps"):
             _require(getattr(self, name) > 0, f"ppo.{name}={getattr(self, name)}", "a number above 0")
+        for name in ("max_grad_norm", "max_mean_ratio"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"ppo.{name}={value}", "null (no limit) or a number above 0")
         for name in ("kl_coef", "value_loss_coef", "weight_decay"):
             _require(getattr(self, name) >= 0, f"ppo.{name}={getattr(self, name)}", "0 or more")
 
@@ -130,5 +133,14 @@ def check_alpha(alpha: float) -> float:
 
 def fingerprint(settings: Mapping[str, Any], *, length: int = 10) -> str:
     """A short name for `settings`: equal settings give equal names, on every machine."""
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_canonical(settings), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _canonical(value: Any) -> Any:
+    """Whole floats as integers, everywhere inside: `alpha=1` and `alpha=1.0` are the same setting."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

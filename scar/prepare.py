@@ -52,7 +52,9 @@ class LocalModels:
         identity = {"recipe": RECIPE, "kind": kind, "task": self.task.name, "data": self.task.source.identity()}
         identity |= {"tokenizer": self.settings["tokenizer"]}
         if kind != "tokenizer":
-            identity |= {key: self.settings[key] for key in (kind, "examples")}
+            # How many rows are scored at once bounds memory and changes nothing that is learned.
+            settings = {key: value for key, value in self.settings[kind].items() if key != "rows_a_batch"}
+            identity |= {"settings": settings, "examples": self.settings["examples"]}
             identity |= {"seed": self.seed, "device": self.device.type}
         return identity
 

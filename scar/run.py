@@ -55,16 +55,19 @@ def train_run(cfg: DictConfig) -> Path:
     trackers = TrackerGroup([progress])
     status, writer = "failed", None
     try:
-        run = Run(cfg, ppo, device, trackers)
-        writer = RunWriter(folder)
-        trackers.add(JsonlTracker(writer))
-        trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=identity))
-        _write_results(run, writer, cfg, identity, device)
-        status = "finished"
-    finally:
-        trackers.finish(status)
-        if writer is not None and status == "failed":
+        try:
+            run = Run(cfg, ppo, device, trackers)
+            writer = RunWriter(folder)
+            trackers.add(JsonlTracker(writer))
+            trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=identity))
+            _write_results(run, writer, cfg, identity, device)
+            status = "finished"
+        finally:
+            trackers.finish(status)
+    except BaseException:  # Ctrl-C and a tracker that cannot close leave nothing half-written either
+        if writer is not None:
             writer.discard()
+        raise
     writer.commit()
     return folder
 

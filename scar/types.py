@@ -68,6 +68,10 @@ class Rollout:
         _check("finished", self.finished, torch.bool, (batch,))
         if not bool(self.response_mask[:, 0].all()):
             raise ValueError("every response needs at least one token: the first column of response_mask must be True")
+        if bool((self.response_mask[:, 1:] & ~self.response_mask[:, :-1]).any()):
+            raise ValueError("responses must be padded on the right: response_mask may not have a hole")
+        if len(self.texts) != batch:
+            raise ValueError(f"{len(self.texts)} response texts for {batch} responses")
 
     @property
     def last_step(self) -> Tensor:
@@ -160,6 +164,8 @@ class Credit:
 
     def __post_init__(self) -> None:
         _check("per_token", self.per_token, torch.float32, (None, None))
+        if self.unit_values is not None:
+            _check("unit_values", self.unit_values, torch.float32, (len(self.per_token), None))
         _check("reward_queries", self.reward_queries, torch.int64, (len(self.per_token),))
 
 
@@ -170,6 +176,11 @@ class ShapedRewards:
     kl: Tensor
     credit: Tensor
     terminal: Tensor
+
+    def __post_init__(self) -> None:
+        _check("kl", self.kl, torch.float32, (None, None))
+        for name in ("credit", "terminal"):
+            _check(name, getattr(self, name), torch.float32, tuple(self.kl.shape))
 
     @property
     def total(self) -> Tensor:
@@ -183,6 +194,10 @@ class Advantages:
 
     advantages: Tensor
     returns: Tensor
+
+    def __post_init__(self) -> None:
+        _check("advantages", self.advantages, torch.float32, (None, None))
+        _check("returns", self.returns, torch.float32, tuple(self.advantages.shape))
 
 
 UpdateStats = dict[str, float]

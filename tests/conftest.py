@@ -6,3 +6,37 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.smoke_scale import SmokeScale
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> "SmokeScale":
+    """The smoke-scale models, trained once for the whole test run."""
+    from tests.smoke_scale import SmokeScale  # imports transformers: only tests that need it pay for that
+
+    return SmokeScale(tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.fixture(scope="session")
+def official_imdb() -> Path:
+    """The folder of the official IMDB files beside the checkout."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "imdb"
+    if not folder.is_dir():
+        pytest.skip("the maintainers' folder shared/data/imdb is not beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the datasets library that is gone after the test."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    return tmp_path / "datasets"

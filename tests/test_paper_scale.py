@@ -24,7 +24,14 @@ def hub(tmp_path_factory):
         pd.DataFrame(rows).to_parquet(root / f"{split}-00000-of-00001.parquet")
     tokenizer = train_tokenizer([REVIEW.format(i) for i in range(40)], vocab_size=300)
     tokenizer.pad_token = None  # GPT-2 has no padding token
-    config = {"vocab_size": len(tokenizer), "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "pad_token_id": None}
+    config = {
+        "vocab_size": len(tokenizer),
+        "n_positions": 64,
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "pad_token_id": None,
+    }
     for name, model in {
         "policy": GPT2LMHeadModel(GPT2Config(**config)),
         "reward": GPT2ForSequenceClassification(GPT2Config(**config, num_labels=2)),

@@ -36,7 +36,7 @@ class TextGame:
 
     def __init__(self, reward_model: RewardModel, *, fill: str) -> None:
         if fill not in FILLS:
-            raise ValueError(f"shaping.fill={fill}; allowed: {' or '.join(FILLS)}")
+            raise ValueError(f"shaping.method.fill={fill}; allowed: {' or '.join(FILLS)}")
         self._reward_model = reward_model
         self._fill = fill
 

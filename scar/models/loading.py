@@ -93,7 +93,8 @@ def _load_or_explain(load: Callable[[str], Any], name: str) -> Any:
     """`load(name)`; everything that means "not reachable, not there" becomes one message with the way out."""
     try:
         return load(name)
-    except OSError as error:  # the hub's connection and not-found errors are OSErrors too
+    # The hub's connection and not-found errors are OSErrors; a damaged folder gives any of these.
+    except (OSError, ValueError, SafetensorError) as error:
         if Path(name).exists():
             raise ValueError(
                 f"the model in {name} cannot be read ({error}); delete the folder and make it again"

@@ -43,8 +43,8 @@ class PPOUpdater:
             order = torch.randperm(config.batch_size, generator=generator)
             for minibatch in order.split(config.minibatch_size):
                 stats = self._step(rollout, advantages, minibatch.to(rollout.response_ids.device))
-                if first_ratio_error is None:
-                    first_ratio_error = abs(stats["ratio_mean"] - 1)
+                ratio_error = stats.pop("ratio_error")
+                first_ratio_error = ratio_error if first_ratio_error is None else first_ratio_error
                 skipped += int(stats.pop("skipped"))
                 for name, value in stats.items():
                     totals[name] += value
@@ -60,16 +60,14 @@ class PPOUpdater:
         that the split into microbatches changes nothing (the code bases of the paper weight each microbatch equally)."""
         tokens = rollout.response_mask[rows].sum()
         totals: dict[str, float] = defaultdict(float)
-        guard_hit = False
         for chunk in rows.split(self._config.microbatch_size):
             loss, sums = self._losses(rollout, advantages, chunk)
             (loss / tokens).backward()
-            limit = self._config.max_mean_ratio
-            chunk_tokens = float(rollout.response_mask[chunk].sum())
-            guard_hit |= limit is not None and sums["ratio_mean"] / chunk_tokens > limit
             for name, value in sums.items():
                 totals[name] += value
         stats = {name: value / float(tokens) for name, value in totals.items()}
+        limit = self._config.max_mean_ratio
+        guard_hit = limit is not None and stats["ratio_mean"] > limit
         norm = nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm or float("inf"))
         if not guard_hit:  # a policy far from its rollout would only be driven further away (mechanics B.12)
             self._optimizer.step()
@@ -102,6 +100,7 @@ class PPOUpdater:
                 "clipfrac": policy_clipped.float(),
                 "vf_clipfrac": value_clipped.float(),
                 "ratio_mean": log_ratio.exp(),
+                "ratio_error": (log_ratio.exp() - 1).abs(),
                 "entropy": new.entropy,
             }
             sums = {name: float((part * mask).sum()) for name, part in parts.items()}

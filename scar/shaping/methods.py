@@ -133,7 +133,7 @@ class ScarMethod:
 
     def __init__(self, *, reward_model: RewardModel, estimator: Estimator, fill: str, empty: str) -> None:
         if empty not in EMPTY_MODES:
-            raise ValueError(f"shaping.empty={empty}; allowed: {', '.join(EMPTY_MODES)}")
+            raise ValueError(f"shaping.method.empty={empty}; allowed: {', '.join(EMPTY_MODES)}")
         self._game = TextGame(reward_model, fill=fill)
         self._estimator = estimator
         self._empty = empty

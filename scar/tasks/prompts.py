@@ -36,8 +36,11 @@ class TextPrefixPrompts:
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not 1 <= min_tokens <= max_tokens:
-            raise ValueError(f"prompt lengths {min_tokens}..{max_tokens}; allowed: 1 <= min <= max")
+        whole = isinstance(min_tokens, int) and isinstance(max_tokens, int)
+        if not whole or not 1 <= min_tokens <= max_tokens:
+            raise ValueError(
+                f"task.prompt.min_tokens={min_tokens}, max_tokens={max_tokens}; allowed: whole numbers, 1 <= min <= max"
+            )
         self._texts = texts
         self._tokenizer = tokenizer
         self._batch_size = batch_size

@@ -43,7 +43,12 @@ class PackageSource:
             raise ValueError(
                 f"the data package {self.package} is {installed}, this task needs {self.version}; {install}"
             )
-        data = self._path().read_bytes()
+        try:
+            data = self._path().read_bytes()
+        except OSError as error:
+            raise FileNotFoundError(
+                f"the data package {self.package} lacks {self.member} ({error}); re{install}"
+            ) from error
         digest = hashlib.sha256(data).hexdigest()
         if digest != self.sha256:
             raise ValueError(
@@ -82,6 +87,10 @@ class HubSource:
 
         try:
             if Path(self.path).is_dir():
+                if not any(Path(self.path).glob(f"{split}*.parquet")):
+                    raise ValueError(
+                        f"the folder {self.path} has no {split}*.parquet; it needs train*.parquet and test*.parquet"
+                    )
                 rows = load_dataset("parquet", data_files={split: f"{self.path}/{split}*.parquet"}, split=split)
             else:
                 rows = load_dataset(self.path, split=split)

@@ -1,0 +1,120 @@
+"""The evaluation summary by hand, from responses that are given."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from scar.config import EvaluationConfig
+from scar.evaluation.reward_eval import distinct_bigrams, evaluate_policy
+from scar.seeding import stream_seed
+from scar.types import PromptBatch, Rollout
+from tests.builders import FakeRewardModel, lexicon, make_scores, rollout_of
+
+CPU = torch.device("cpu")
+BATCHES = [
+    rollout_of([[10, 10, 10], [11]], [True, False], logprobs=[[1.0, 0.5, 0.0, 0.5], [1.0]]),
+    rollout_of([[10, 11, 10, 11], [12, 12]], [False, False], logprobs=[[0.0] * 4, [3.0, 0.0]]),
+]
+"""Rewards 3, 5, 12, 0 with the weights below; sequence KLs 2, 1, 0, 3; lengths 4, 1, 4, 2."""
+WEIGHTS = {10: 1.0, 11: 5.0}
+
+
+class GivenPrompts:
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def batch(self, number: int) -> PromptBatch:
+        self.asked.append(number)
+        return BATCHES[number].prompts
+
+
+class GivenResponses:
+    """Gives the next batch and keeps the seeds of the generators."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def sample(self, prompts: PromptBatch, *, generator: torch.Generator) -> Rollout:
+        self.seeds.append(generator.initial_seed())
+        return BATCHES[len(self.seeds) - 1]
+
+
+class SumTask:
+    name = "sum"
+
+    def score(self, rollout: Rollout, reward_model: Any) -> Any:
+        return reward_model.score_rollout(rollout)
+
+
+def evaluated(prompts: int, seed: int = 7) -> tuple[dict[str, Any], list[dict[str, Any]], GivenResponses, GivenPrompts]:
+    sampler, stream = GivenResponses(), GivenPrompts()
+    summary, samples = evaluate_policy(
+        sampler,  # type: ignore[arg-type]
+        stream,
+        SumTask(),
+        FakeRewardModel(lexicon(WEIGHTS)),  # type: ignore[arg-type]
+        EvaluationConfig(prompts=prompts, batch_size=2, seed=seed),
+        device=CPU,
+    )
+    return summary, samples, sampler, stream
+
+
+def test_summary_by_hand() -> None:
+    summary, samples, _, stream = evaluated(4)
+    assert stream.asked == [0, 1]
+    assert summary == {
+        "reward_mean": 5.0,
+        "reward_std": pytest.approx(math.sqrt((4 + 0 + 49 + 25) / 3)),  # ddof 1
+        "kl_mean": 1.5,
+        "length_mean": 11 / 4,
+        "eos_frac": 0.25,
+        "distinct_bigrams_mean": (2 + 0 + 2 + 1) / 4,  # EOS counts as a token
+        "prompts": 4,
+    }
+    assert [sample["reward"] for sample in samples] == [3.0, 5.0, 12.0, 0.0]
+    assert [sample["response"] for sample in samples] == [text for batch in BATCHES for text in batch.texts]
+    assert [sample["prompt"] for sample in samples] == [text for batch in BATCHES for text in batch.prompts.texts]
+
+
+def test_prompts_beyond_the_number_asked_for_do_not_count() -> None:
+    summary, samples, _, stream = evaluated(3)
+    assert stream.asked == [0, 1]
+    assert summary["reward_mean"] == pytest.approx(20 / 3)
+    assert summary["prompts"] == len(samples) == 3
+
+
+def test_one_prompt_has_no_standard_deviation() -> None:
+    assert evaluated(1)[0]["reward_std"] == 0.0
+
+
+def test_every_batch_has_its_own_stream_of_the_evaluation_seed() -> None:
+    assert evaluated(4)[2].seeds == [stream_seed(7, "evaluation_sampling", number) for number in (0, 1)]
+    assert evaluated(4, seed=8)[2].seeds != evaluated(4)[2].seeds
+
+
+@pytest.mark.parametrize(("tokens", "count"), [([], 0), ([4], 0), ([4, 4, 4], 1), ([4, 5, 4, 5], 2), ([4, 5, 6], 2)])
+def test_distinct_bigrams_by_hand(tokens: list[int], count: int) -> None:
+    assert distinct_bigrams(tokens) == count
+
+
+def test_summary_reads_raw_scores_and_not_penalties() -> None:
+    class PenaltyTask(SumTask):
+        def score(self, rollout: Rollout, reward_model: Any) -> Any:
+            raw = super().score(rollout, reward_model).raw
+            return dataclasses.replace(make_scores(rollout, raw.tolist()), final=raw - 100)
+
+    sampler, stream = GivenResponses(), GivenPrompts()
+    summary, _ = evaluate_policy(
+        sampler,  # type: ignore[arg-type]
+        stream,
+        PenaltyTask(),
+        FakeRewardModel(lexicon(WEIGHTS)),  # type: ignore[arg-type]
+        EvaluationConfig(prompts=4, batch_size=2, seed=7),
+        device=CPU,
+    )
+    assert summary["reward_mean"] == 5.0

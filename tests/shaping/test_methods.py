@@ -1,0 +1,458 @@
+"""The credit methods: contracts that hold for all of them, and each one by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scar.attribution.plans import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.interfaces import CreditMethod
+from scar.segmentation.units import balanced_hierarchy, hierarchy_of, token_units
+from scar.shaping.methods import (
+    AttentionMethod,
+    PrefixDifferenceMethod,
+    ScarMethod,
+    SparseMethod,
+    UniformMethod,
+    check_efficiency,
+)
+from scar.shaping.rewards import shape_rewards
+from scar.types import Credit, Rollout, Scores, Units
+from tests.builders import FakeRewardModel, hand_units, lexicon, make_rollout, make_scores, rollout_of, uneven
+
+ESTIMATORS: dict[str, Any] = {
+    "owen": OwenEstimator(max_coalitions=1024),
+    "exact": ExactEstimator(max_units=12),
+    "permutation": PermutationEstimator(permutations=2),
+}
+FILLS, EMPTIES = ("space", "delete"), ("uniform", "zero", "terminal")
+
+
+def scar(model: FakeRewardModel, *, estimator: str = "owen", fill: str = "space", empty: str = "uniform") -> ScarMethod:
+    return ScarMethod(reward_model=model, estimator=ESTIMATORS[estimator], fill=fill, empty=empty)
+
+
+def all_methods(model: FakeRewardModel) -> dict[str, CreditMethod]:
+    plain: dict[str, CreditMethod] = {
+        "sparse": SparseMethod(),
+        "uniform": UniformMethod(),
+        "abc": AttentionMethod(reward_model=model),
+        "prefix": PrefixDifferenceMethod(reward_model=model),
+    }
+    dense = {
+        f"scar {estimator} {fill} {empty}": scar(model, estimator=estimator, fill=fill, empty=empty)
+        for estimator in ESTIMATORS
+        for fill in FILLS
+        for empty in EMPTIES
+    }
+    return plain | dense
+
+
+METHODS = list(all_methods(FakeRewardModel(uneven)))
+
+
+def units_of(rollout: Rollout) -> Units:
+    content = rollout.content_mask
+    return token_units(content, [balanced_hierarchy(n) for n in content.sum(1).tolist()])
+
+
+def assign(
+    method: CreditMethod, rollout: Rollout, scores: Scores, units: Units | None = None, *, seed: int = 0
+) -> Credit:
+    if units is None and method.needs_units:
+        units = units_of(rollout)
+    return method.assign(rollout, scores, units, generator=np.random.default_rng(seed))
+
+
+def mixed_rollout(**options: Any) -> Rollout:
+    """Lengths with and without EOS, an EOS alone, a single content token with and without EOS; 4, 3, 0, 1, 1 players."""
+    lengths, finished = [5, 3, 1, 2, 1], [True, False, True, True, False]
+    return make_rollout(
+        lengths,
+        finished=finished,
+        prompt_lengths=[3, 1, 2, 2, 1],
+        logprobs=[[-0.1 * (t + 1) for t in range(length)] for length in lengths],
+        ref_logprobs=[[-0.3] * length for length in lengths],
+        **options,
+    )
+
+
+# Contracts of every method.
+
+
+@pytest.mark.parametrize("reads_eos", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_credit_sums_to_the_raw_score(name: str, reads_eos: bool) -> None:
+    model = FakeRewardModel(uneven)
+    rollout = mixed_rollout(response_padding=2)
+    scores = model.score_rollout(rollout, reads_eos=reads_eos)
+    credit = assign(all_methods(model)[name], rollout, scores)
+    torch.testing.assert_close(credit.per_token.sum(1), scores.raw, atol=1e-5, rtol=1e-5)
+    assert torch.equal(credit.per_token * ~rollout.response_mask, torch.zeros(rollout.response_mask.shape))
+    assert credit.reward_queries.shape == (5,)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("name", METHODS)
+def test_shaped_rows_less_kl_sum_to_the_final_score(name: str, alpha: float) -> None:
+    model = FakeRewardModel(uneven)
+    rollout = mixed_rollout()
+    scores = model.score_rollout(rollout)
+    scores = dataclasses.replace(scores, final=scores.raw - torch.tensor([0.0, 1.0, 0.0, 2.0, 0.5]))
+    credit = assign(all_methods(model)[name], rollout, scores)
+    rewards = shape_rewards(rollout, scores, credit, kl_coef=0.2, alpha=alpha)
+    torch.testing.assert_close((rewards.total - rewards.kl).sum(1), scores.final, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_alpha_zero_is_sparse_bit_for_bit(name: str) -> None:
+    model = FakeRewardModel(uneven)
+    rollout = mixed_rollout()
+    scores = model.score_rollout(rollout)
+    scores = dataclasses.replace(scores, final=scores.raw - 1)
+    totals = [
+        shape_rewards(rollout, scores, assign(all_methods(model)[n], rollout, scores), kl_coef=0.2, alpha=0.0).total
+        for n in (name, "sparse")
+    ]
+    assert torch.equal(*totals)
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in ("sparse", "uniform") and "terminal" not in n])
+def test_eos_carries_no_credit(name: str) -> None:
+    model = FakeRewardModel(uneven)
+    rollout = mixed_rollout(response_padding=1)
+    credit = assign(all_methods(model)[name], rollout, model.score_rollout(rollout))
+    # Row 2 is nothing but EOS, which then takes all.
+    kept = torch.tensor([0, 1, 3, 4])
+    assert torch.equal((credit.per_token * ~rollout.content_mask)[kept], torch.zeros(4, 6))
+    assert float(credit.per_token[2, 0]) == pytest.approx(float(model.score_rollout(rollout).raw[2]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_consumes_a_global_random_stream(name: str) -> None:
+    model = FakeRewardModel(uneven)
+    rollout = mixed_rollout()
+    scores = model.score_rollout(rollout)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+    credits = []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        np.random.seed(global_seed)
+        before = torch.get_rng_state(), np.random.get_state()
+        credits.append(assign(all_methods(model)[name], rollout, scores, seed=5).per_token)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert repr(np.random.get_state()) == repr(before[1])
+    torch.set_rng_state(torch_state)
+    np.random.set_state(numpy_state)
+    assert torch.equal(*credits)
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if "permutation" not in n])
+def test_batch_order_and_padding_change_nothing(name: str) -> None:
+    model = FakeRewardModel(uneven)
+    rollouts = [mixed_rollout(), mixed_rollout(prompt_padding=3, response_padding=2)]
+    plain, padded = (assign(all_methods(model)[name], r, model.score_rollout(r)).per_token for r in rollouts)
+    torch.testing.assert_close(padded[:, :5], plain)
+    contents, finished = [[10, 11, 12, 13], [14, 15, 16]], [True, False]
+    prompts = [[500, 501], [510]]
+    ahead = rollout_of(contents, finished, prompts=prompts)
+    turned = rollout_of(contents[::-1], finished[::-1], prompts=prompts[::-1])
+    first, second = (assign(all_methods(model)[name], r, model.score_rollout(r)).per_token for r in (ahead, turned))
+    torch.testing.assert_close(second.flip(0), first)
+
+
+# Sparse and uniform.
+
+
+def test_sparse_is_one_hot_on_the_last_real_token() -> None:
+    rollout = make_rollout([3, 2, 1], finished=[True, False, True])
+    credit = assign(SparseMethod(), rollout, make_scores(rollout, [4.0, -5.0, 6.0]))
+    assert torch.equal(credit.per_token, torch.tensor([[0.0, 0.0, 4.0], [0.0, -5.0, 0.0], [6.0, 0.0, 0.0]]))
+    assert credit.reward_queries.tolist() == [0, 0, 0]
+
+
+def test_uniform_gives_every_real_token_eos_included_the_same_share() -> None:
+    rollout = make_rollout([4, 2], finished=[True, False])
+    credit = assign(UniformMethod(), rollout, make_scores(rollout, [6.0, -5.0]))
+    torch.testing.assert_close(credit.per_token, torch.tensor([[1.5, 1.5, 1.5, 1.5], [-2.5, -2.5, 0.0, 0.0]]))
+    assert credit.reward_queries.tolist() == [0, 0]
+
+
+# ABC.
+
+
+def test_abc_by_hand() -> None:
+    # Two prompt columns, then the response. Row 0: three content tokens with attention .1, .3, .1 and EOS with .2.
+    # Shares 1/5, 3/5, 1/5 of the raw score 5. Row 1: two content tokens, .3 and .1: 3/4 and 1/4 of -8.
+    attention = torch.tensor([[0.2, 0.1, 0.1, 0.3, 0.1, 0.2], [0.5, 0.1, 0.3, 0.1, 0.0, 0.0]])
+    model = FakeRewardModel(uneven, attention=attention)
+    rollout = make_rollout([4, 2], finished=[True, False])
+    credit = assign(AttentionMethod(reward_model=model), rollout, make_scores(rollout, [5.0, -8.0], reads_eos=True))
+    expected = torch.tensor([[1.0, 3.0, 1.0, 0.0], [-6.0, -2.0, 0.0, 0.0]])
+    torch.testing.assert_close(credit.per_token, expected)
+    assert credit.reward_queries.tolist() == [1, 1]
+    # EOS left in: 5/7, 15/7, ...; prompt columns in the sum: .5, 1.5, ...
+    assert not torch.allclose(5 * attention[0, 2:] / 0.7, expected[0], atol=0.1)
+    assert not torch.allclose(5 * attention[0, 2:] / attention[0].sum(), expected[0], atol=0.1)
+
+
+def test_abc_row_without_attention_becomes_uniform_over_content() -> None:
+    attention = torch.tensor([[0.9, 0.1, 0.0, 0.0, 0.0, 0.4]])
+    model = FakeRewardModel(uneven, attention=attention)
+    rollout = make_rollout([4], finished=[True])
+    credit = assign(AttentionMethod(reward_model=model), rollout, make_scores(rollout, [6.0], reads_eos=True))
+    torch.testing.assert_close(credit.per_token, torch.tensor([[2.0, 2.0, 2.0, 0.0]]))
+
+
+@pytest.mark.parametrize("reads_eos", [False, True])
+def test_abc_and_prefix_ask_for_the_tokens_that_the_score_read(reads_eos: bool) -> None:
+    model = FakeRewardModel(uneven)
+    rollout = mixed_rollout()
+    scores = model.score_rollout(rollout, reads_eos=reads_eos)
+    assign(AttentionMethod(reward_model=model), rollout, scores)
+    assign(PrefixDifferenceMethod(reward_model=model), rollout, scores)
+    for mask in model.read_masks:
+        assert torch.equal(mask, rollout.sequence_mask(scores.read_mask))
+    assert len(model.read_masks) == 2
+
+
+# Prefix difference.
+
+
+def test_prefix_by_hand() -> None:
+    # Scores of the prefixes: prompt alone 2; then 10 adds 1, 11 adds -4, 12 adds .5: 3, -1, -.5.
+    # The first token carries r(x) + 1 = 3, then -4 and .5; the sum is the score -.5.
+    model = FakeRewardModel(lexicon({10: 1.0, 11: -4.0, 12: 0.5}, offset=2.0))
+    rollout = make_rollout([4], finished=[True])
+    credit = assign(PrefixDifferenceMethod(reward_model=model), rollout, model.score_rollout(rollout))
+    torch.testing.assert_close(credit.per_token, torch.tensor([[3.0, -4.0, 0.5, 0.0]]))
+    assert credit.reward_queries.tolist() == [1]
+
+
+def test_prefix_credits_an_eos_that_is_read_where_it_is_read() -> None:
+    model = FakeRewardModel(lexicon({10: 1.0, 11: -4.0, 0: 0.25}, offset=2.0))
+    rollout = make_rollout([3], finished=[True])
+    credit = assign(PrefixDifferenceMethod(reward_model=model), rollout, model.score_rollout(rollout, reads_eos=True))
+    torch.testing.assert_close(credit.per_token, torch.tensor([[3.0, -4.0, 0.25]]))
+
+
+def test_prefix_of_a_response_of_which_nothing_is_read() -> None:
+    model = FakeRewardModel(lexicon({}, offset=2.0))
+    rollout = make_rollout([1, 3], finished=[True, False])
+    credit = assign(PrefixDifferenceMethod(reward_model=model), rollout, model.score_rollout(rollout))
+    torch.testing.assert_close(credit.per_token, torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
+
+
+# Efficiency is checked, never repaired.
+
+
+def test_efficiency_is_checked_relative_to_the_score() -> None:
+    rollout = make_rollout([2])
+    scores = make_scores(rollout, [1.0])  # allowed: 1e-4 * (1 + |1|) = 2e-4
+    assert check_efficiency(torch.tensor([[0.5, 0.5]]), scores) == 0.0
+    assert check_efficiency(torch.tensor([[0.5, 0.50019]]), scores) == pytest.approx(0.95e-4, rel=1e-2)
+    for wrong in (0.50021, 0.49979):
+        with pytest.raises(RuntimeError, match="credit does not sum"):
+            check_efficiency(torch.tensor([[0.5, wrong]]), scores)
+
+
+def test_efficiency_looks_at_every_row() -> None:
+    rollout = make_rollout([1, 1])
+    with pytest.raises(RuntimeError, match="credit does not sum"):
+        check_efficiency(torch.tensor([[1.0], [7.0]]), make_scores(rollout, [1.0, 2.0]))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_score_that_is_no_number_is_an_error(name: str, bad: float) -> None:
+    model = FakeRewardModel(lambda ids: bad)
+    rollout = make_rollout([3])
+    with pytest.raises(RuntimeError, match="credit does not sum"):
+        assign(all_methods(model)[name], rollout, model.score_rollout(rollout))
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n.startswith("scar")])
+def test_a_nan_coalition_value_is_an_error(name: str) -> None:
+    model = FakeRewardModel(lambda ids: float("nan"))  # the score itself was fine
+    rollout = make_rollout([3])
+    with pytest.raises(RuntimeError, match="credit does not sum"):
+        assign(all_methods(model)[name], rollout, make_scores(rollout, [1.0]))
+
+
+def test_abc_with_nan_attention_is_an_error() -> None:
+    model = FakeRewardModel(uneven, attention=torch.full((1, 5), float("nan")))
+    rollout = make_rollout([3])
+    with pytest.raises(RuntimeError, match="credit does not sum"):
+        assign(AttentionMethod(reward_model=model), rollout, make_scores(rollout, [1.0]))
+
+
+# SCAR.
+
+# 14 is a null player; the space token and the prompt weigh nothing, so v(empty) = 0.
+WEIGHTS = {10: 1.5, 11: -2.25, 12: 4.0, 13: -0.125, 14: 0.0, 15: 3.0, 16: -7.5}
+
+
+@pytest.mark.parametrize("empty", EMPTIES)
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_scar_credit_of_a_lexicon_is_the_weight_of_each_token(estimator: str, fill: str, empty: str) -> None:
+    model = FakeRewardModel(lexicon(WEIGHTS))
+    rollout = make_rollout([6, 2], finished=[True, False], response_padding=1)
+    method = scar(model, estimator=estimator, fill=fill, empty=empty)
+    credit = assign(method, rollout, model.score_rollout(rollout))
+    expected = torch.tensor([[1.5, -2.25, 4.0, -0.125, 0.0, 0.0, 0.0], [3.0, -7.5, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(credit.per_token, expected, atol=1e-9, rtol=0)
+    assert credit.unit_values is not None
+    torch.testing.assert_close(
+        credit.unit_values,
+        torch.tensor([[1.5, -2.25, 4.0, -0.125, 0.0], [3.0, -7.5, 0.0, 0.0, 0.0]]),
+        atol=1e-9,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_scar_credit_of_a_longer_unit_lands_on_its_last_token(estimator: str) -> None:
+    model = FakeRewardModel(lexicon(WEIGHTS))
+    rollout = make_rollout([7, 3], finished=[True, True])
+    # Row 0: tokens 10..15 in units of 2, 3, 1; row 1: 16, 17 in one unit. EOS belongs to none.
+    units = hand_units([[2, 3, 1], [2]], 7, [hierarchy_of([0, [1, 2]]), balanced_hierarchy(1)])
+    credit = assign(scar(model, estimator=estimator), rollout, model.score_rollout(rollout), units)
+    # 1.5 - 2.25 = -.75 at step 1, 4 - .125 + 0 = 3.875 at step 4, 3 at step 5; -7.5 at step 1.
+    expected = torch.tensor([[0.0, -0.75, 0.0, 0.0, 3.875, 3.0, 0.0], [0.0, -7.5, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(credit.per_token, expected, atol=1e-9, rtol=0)
+
+
+# Weights 1, -2, 4 and an offset of 6: v(empty) = 6, the score is 9. Depths in the mid-split tree ((0, 1), 2): 2, 2, 1.
+OFFSET_WEIGHTS = {10: 1.0, 11: -2.0, 12: 4.0}
+V_EMPTY_BY_HAND = {
+    ("owen", "uniform"): [3.0, 0.0, 6.0, 0.0],  # + 6/3 each
+    ("exact", "uniform"): [3.0, 0.0, 6.0, 0.0],
+    ("permutation", "uniform"): [3.0, 0.0, 6.0, 0.0],
+    ("owen", "zero"): [2.5, -0.5, 7.0, 0.0],  # + 6 * 2^-depth
+    ("exact", "zero"): [3.0, 0.0, 6.0, 0.0],  # Shapley: + 6/3 each
+    ("owen", "terminal"): [1.0, -2.0, 4.0, 6.0],  # the measured v(empty) on EOS
+    ("exact", "terminal"): [1.0, -2.0, 4.0, 6.0],
+    ("permutation", "terminal"): [1.0, -2.0, 4.0, 6.0],
+}
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize(("estimator", "empty"), V_EMPTY_BY_HAND)
+def test_treatment_of_v_empty_by_hand(estimator: str, empty: str, fill: str) -> None:
+    model = FakeRewardModel(lexicon(OFFSET_WEIGHTS, offset=6.0))
+    rollout = make_rollout([4], finished=[True])
+    scores = model.score_rollout(rollout)
+    assert scores.raw.tolist() == [9.0]
+    credit = assign(scar(model, estimator=estimator, fill=fill, empty=empty), rollout, scores)
+    torch.testing.assert_close(credit.per_token, torch.tensor([V_EMPTY_BY_HAND[estimator, empty]]))
+    assert float(credit.per_token.sum()) == pytest.approx(9.0)
+    assert credit.diagnostics["scar/v_empty_mean"] == pytest.approx(6.0)
+    if empty == "terminal":
+        assert credit.unit_values is not None
+        assert float(credit.unit_values.sum()) == pytest.approx(3.0)
+
+
+def test_v_empty_in_the_permutation_estimator_goes_to_first_arrivals() -> None:
+    model = FakeRewardModel(lexicon(OFFSET_WEIGHTS, offset=6.0))
+    rollout = make_rollout([4], finished=[True])
+    credit = assign(scar(model, estimator="permutation", empty="zero"), rollout, model.score_rollout(rollout))
+    extra = credit.per_token[0, :3] - torch.tensor([1.0, -2.0, 4.0])
+    # One order and its reverse: two units arrive first once each, with 6/2; the one between them gets nothing.
+    assert sorted(extra.tolist()) == pytest.approx([0.0, 3.0, 3.0])
+
+
+def test_terminal_v_empty_goes_to_the_last_content_token_of_an_unfinished_response() -> None:
+    model = FakeRewardModel(lexicon(OFFSET_WEIGHTS, offset=6.0))
+    rollout = make_rollout([3], response_padding=1)
+    credit = assign(scar(model, empty="terminal"), rollout, model.score_rollout(rollout))
+    torch.testing.assert_close(credit.per_token, torch.tensor([[1.0, -2.0, 10.0, 0.0]]))
+
+
+def test_hand_numbers_tell_the_treatments_of_v_empty_apart() -> None:
+    rows = {empty: tuple(V_EMPTY_BY_HAND["owen", empty]) for empty in EMPTIES}
+    assert len(set(rows.values())) == 3
+    forgotten = (1.0, -2.0, 4.0, 0.0)  # v(empty) dropped: sums to 3
+    assert forgotten not in rows.values()
+
+
+@pytest.mark.parametrize("empty", EMPTIES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_responses_of_one_or_no_unit_cost_no_query(estimator: str, empty: str) -> None:
+    model = FakeRewardModel(lexicon({10: 2.0, 11: 3.0}, offset=6.0))
+    # EOS alone; one content token and EOS; one content token without EOS.
+    rollout = make_rollout([1, 2, 1], finished=[True, True, False])
+    credit = assign(scar(model, estimator=estimator, empty=empty), rollout, model.score_rollout(rollout))
+    assert model.calls == 0
+    assert credit.reward_queries.tolist() == [0, 0, 0]
+    # r = 6 on EOS; r = 8 and r = 9 on the only unit.
+    assert torch.equal(credit.per_token, torch.tensor([[6.0, 0.0], [8.0, 0.0], [9.0, 0.0]]))
+
+
+def test_a_batch_without_any_unit() -> None:
+    model = FakeRewardModel(lexicon({}, offset=6.0))
+    rollout = make_rollout([1, 1], finished=[True, True])
+    credit = assign(scar(model), rollout, model.score_rollout(rollout))
+    assert torch.equal(credit.per_token, torch.tensor([[6.0], [6.0]]))
+    assert model.calls == 0
+
+
+def test_scar_diagnostics_by_hand() -> None:
+    model = FakeRewardModel(lexicon({10: 1.0, 11: -2.0, 12: 4.0, 13: -1.0, 14: 2.0}, offset=6.0))
+    rollout = make_rollout([3, 2, 1], finished=[False, False, True])
+    diagnostics = assign(scar(model, empty="terminal"), rollout, model.score_rollout(rollout)).diagnostics
+    # Players 3, 2, 0; coalitions less the grand one 8 - 1, 4 - 1, 0; negative: -2 and -1 of five.
+    expected = {
+        "scar/n_units_mean": 5 / 3,
+        "scar/n_units_max": 3.0,
+        "scar/evals_mean": 10 / 3,
+        "scar/v_empty_mean": 6.0,
+        "scar/neg_credit_frac": 2 / 5,
+        "scar/fallback_frac": 0.0,
+        "scar/efficiency_err_max": 0.0,
+    }
+    assert diagnostics == pytest.approx(expected, abs=1e-6)
+
+
+def test_scar_counts_replaced_hierarchies() -> None:
+    model = FakeRewardModel(lexicon(WEIGHTS))
+    rollout = make_rollout([6, 2])
+    chain = np.array([[0, 1], [6, 2], [7, 3], [8, 4], [9, 5]])  # 2^6 = 64 coalitions; mid-split 28
+    units = token_units(rollout.content_mask, [chain, balanced_hierarchy(2)])
+    method = ScarMethod(reward_model=model, estimator=OwenEstimator(max_coalitions=30), fill="space", empty="uniform")
+    credit = assign(method, rollout, model.score_rollout(rollout), units)
+    assert credit.diagnostics["scar/fallback_frac"] == pytest.approx(0.5)
+    assert credit.reward_queries.tolist() == [27, 3]
+
+
+def test_permutation_credit_depends_on_the_generator_alone() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = mixed_rollout()
+    scores = model.score_rollout(rollout)
+    rows = [assign(scar(model, estimator="permutation"), rollout, scores, seed=seed).per_token for seed in (1, 1, 2)]
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.allclose(rows[0], rows[2], atol=1e-3)
+
+
+def test_scar_without_units_is_an_error() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = make_rollout([3])
+    with pytest.raises(ValueError, match="needs units"):
+        scar(model).assign(rollout, model.score_rollout(rollout), None, generator=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"empty": "drop"}, "empty=drop; allowed: uniform, zero, terminal"),
+        ({"fill": "pad"}, "fill=pad; allowed: space or delete"),
+    ],
+)
+def test_unknown_options_name_what_is_allowed(option: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        scar(FakeRewardModel(uneven), **option)

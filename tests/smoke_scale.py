@@ -1,0 +1,68 @@
+"""Runs at scale=smoke in this process: the real config, data, models and loop, seconds each, in a temporary folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from scar import build, run
+from scar.tracking.records import RunRecord
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONF = REPOSITORY / "conf"
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config of a command line with these overrides."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("config", overrides=list(overrides))
+
+
+def silent_progress(title: str) -> Callable[[int, int, dict[str, float]], None]:
+    return lambda done, total, losses: None
+
+
+class SmokeScale:
+    """Trains the smoke models once into `<folder>/cache` and runs experiments on them.
+
+    Texts are read and cleaned once for all runs; the runs share nothing else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.cache = folder / "cache"
+        self.runs = folder / "runs"
+        self._tasks: dict[str, Any] = {}
+        self._build_task = build.build_task
+        with self._shared_texts():
+            self.reports = {
+                kind: run.prepare_model(self.config(), kind, start_progress=silent_progress)
+                for kind in ("policy", "reward")
+            }
+
+    def config(self, *overrides: str, runs: Path | None = None) -> DictConfig:
+        """scale=smoke on the CPU without W&B; `overrides` come last."""
+        paths = (f"paths.cache={self.cache}", f"paths.runs={runs or self.runs}")
+        return composed("scale=smoke", "device=cpu", "tracker=jsonl", *paths, *overrides)
+
+    def run(self, *overrides: str, runs: Path | None = None) -> RunRecord:
+        """Train one run; its record."""
+        with self._shared_texts():
+            return RunRecord(run.train_run(self.config(*overrides, runs=runs)))
+
+    @contextmanager
+    def _shared_texts(self) -> Iterator[None]:
+        with mock.patch.object(build, "build_task", self._task), mock.patch.object(run, "build_task", self._task):
+            yield
+
+    def _task(self, cfg: DictConfig) -> Any:
+        key = json.dumps(OmegaConf.to_container(cfg.task, resolve=True))
+        if key not in self._tasks:
+            self._tasks[key] = self._build_task(cfg)
+        return self._tasks[key]

@@ -1,0 +1,234 @@
+"""Every option of every config group composes and builds what it names; sizes, sources and precedence are as stated."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from scar.attribution.plans import ExactEstimator
+from scar.build import construct
+from scar.cli import sweep_size
+from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
+from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
+from scar.prepare import LocalModels
+from scar.supervised import RewardAugmentation, TrainingConfig
+from scar.tasks.prompts import TextPrefixPrompts
+from tests.builders import FakeRewardModel
+from tests.smoke_scale import CONF, REPOSITORY, composed
+
+OPTIONS = sorted({(file.parent.name, file.stem) for file in CONF.glob("*/*.yaml")} - {("ppo", "base")})
+EXPERIMENT_RUNS = {"table1": 25}
+"""Runs of each experiment file with nothing narrowed: table1 is 5 methods x 5 seeds of one task."""
+
+RUN_TIME: dict[str, Any] = {
+    "source": None,
+    "tokenizer": None,
+    "reward_model": FakeRewardModel(lambda ids: 0.0),
+    "estimator": ExactEstimator(max_units=4),
+    "folder": Path("unused"),
+    "name": "seed1-f00d",
+    "config": {},
+}
+"""Stand-ins for what scar/build.py passes to constructors beside their config."""
+
+
+def composed_with_hydra(*overrides: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Every node with `_target_`, and its path."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            if not OmegaConf.is_missing(node, key):
+                yield from targets(node[key], f"{path}.{key}".lstrip("."))
+
+
+def build(node: DictConfig) -> Any:
+    """What the node names, with stand-ins for the run-time arguments that it does not give."""
+    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    return construct(node, **{name: RUN_TIME[name] for name in parameters if name in RUN_TIME and name not in node})
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_its_targets_build(group: str, option: str) -> None:
+    cfg = composed_with_hydra(f"{group}={option}")
+    settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    OmegaConf.to_container(settings, resolve=True)
+    nodes = dict(targets(settings)) | dict(targets(cfg.hydra.callbacks))
+    assert {"ppo", "task.build", "shaping.method", "estimator", "segmentation.build", "tracker", "watch"} <= set(nodes)
+    with mock.patch("wandb.init"):
+        for path, node in nodes.items():
+            assert build(node) is not None, path
+
+
+def test_the_groups_and_options_that_users_type_are_there() -> None:
+    for pair in (
+        ("task", "imdb"),
+        *(("shaping", name) for name in ("sparse", "uniform", "abc", "scar", "prefix")),
+        *(("scale", name) for name in ("smoke", "local", "paper")),
+        ("segmentation", "token"),
+        *(("estimator", name) for name in ("owen", "exact", "permutation")),
+        *(("tracker", name) for name in ("jsonl", "wandb")),
+        ("experiment", "table1"),
+    ):
+        assert pair in OPTIONS
+
+
+@pytest.mark.parametrize(("shaping", "scale"), itertools.product(("sparse", "scar"), ("smoke", "local", "paper")))
+def test_every_scale_gives_valid_settings(shaping: str, scale: str) -> None:
+    cfg = composed(f"scale={scale}", f"shaping={shaping}")
+    assert isinstance(construct(cfg.ppo), PPOConfig)
+    GenerationConfig(**OmegaConf.to_container(cfg.task.generation, resolve=True))
+    evaluation = EvaluationConfig(**OmegaConf.to_container(cfg.evaluation, resolve=True))
+    assert evaluation.prompts >= 32
+
+
+@pytest.mark.parametrize("name", [option for group, option in OPTIONS if group == "experiment"])
+def test_experiments_have_their_number_of_runs(name: str) -> None:
+    cfg = composed_with_hydra(f"experiment={name}")
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    assert sweep_size([f"{key}={value}" for key, value in cfg.hydra.sweeper.params.items()]) == EXPERIMENT_RUNS[name]
+
+
+def test_table1_can_be_narrowed_on_the_command_line() -> None:
+    params = composed_with_hydra("experiment=table1").hydra.sweeper.params
+    overrides = [f"{key}={value}" for key, value in params.items()]
+    assert sweep_size([*overrides, "task=imdb", "shaping=sparse,scar", "seed=1,2"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("node", "settings"),
+    [("ppo", PPOConfig), ("task.generation", GenerationConfig), ("evaluation", EvaluationConfig)],
+)
+@pytest.mark.parametrize("scale", ["smoke", "local", "paper"])
+def test_settings_have_a_key_for_each_field_and_no_other(node: str, settings: Any, scale: str) -> None:
+    keys = set(OmegaConf.select(composed(f"scale={scale}"), node)) - {"_target_"}
+    assert keys == {field.name for field in fields(settings)}
+
+
+@pytest.mark.parametrize("scale", ["smoke", "local"])
+def test_settings_of_local_models_are_all_read(scale: str) -> None:
+    models = OmegaConf.to_container(composed(f"scale={scale}").models, resolve=True)
+    assert isinstance(models, dict)
+    tokenizer = train_tokenizer(["a film"], vocab_size=270)
+    small = {"layers": 1, "width": 8, "heads": 2, "context": 32}
+    for kind, new in (("policy", new_policy_model), ("reward", new_reward_model)):
+        assert set(models[kind]["training"]) == {field.name for field in fields(TrainingConfig)}
+        new(tokenizer, models[kind]["architecture"] | small, seed=1)  # an unknown key would be a TypeError
+    assert set(models["reward"]["augmentation"]) == {field.name for field in fields(RewardAugmentation)}
+
+
+def test_prompt_settings_are_the_prompt_streams() -> None:
+    parameters = inspect.signature(TextPrefixPrompts).parameters
+    assert set(composed().task.prompt) <= set(parameters)
+    assert inspect.signature(LocalModels).parameters.keys() >= {"settings", "task", "cache", "seed", "device"}
+
+
+def leaf_keys(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key
+            yield from leaf_keys(value)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "local", "paper"])
+def test_every_key_is_named_in_the_code(scale: str) -> None:
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "scar").rglob("*.py"))
+    words = set(re.findall(r"\w+", code))
+    keys = {key for option in ("scar", "abc") for key in leaf_keys(as_dict(f"scale={scale}", f"shaping={option}"))}
+    assert keys - words - {"_target_", "hub", "package"} == set()
+
+
+def as_dict(*overrides: str) -> dict[str, Any]:
+    plain = OmegaConf.to_container(composed(*overrides), resolve=True)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def test_paper_scale_has_the_values_of_table_3() -> None:
+    cfg = composed("scale=paper")
+    assert cfg.ppo.learning_rate == 1.41e-5
+    assert cfg.ppo.batch_size == 128
+    assert cfg.ppo.minibatch_size == 128
+    assert cfg.ppo.minibatch_size // cfg.ppo.microbatch_size == 1  # gradient accumulation steps
+    assert cfg.ppo.kl_coef == 0.2
+    assert cfg.ppo.gamma == 1
+    assert cfg.ppo.clip_range == 0.2
+    assert cfg.shaping.alpha == 0.8
+    assert cfg.task.generation.min_new_tokens == 16
+    assert cfg.task.generation.max_new_tokens == 24
+    assert cfg.task.generation.temperature == 0.7
+    assert (cfg.task.prompt.min_tokens, cfg.task.prompt.max_tokens) == (4, 8)  # 4.1
+
+
+def test_paper_scale_leaves_to_trl_what_the_paper_leaves_out() -> None:
+    ppo = composed("scale=paper").ppo
+    assert (ppo.ppo_epochs, ppo.gae_lambda, ppo.value_loss_coef, ppo.value_clip_range) == (4, 0.95, 0.1, 0.2)
+    assert (ppo.kl_control, ppo.kl_target, ppo.kl_horizon) == ("adaptive", 6.0, 10_000)
+    assert (ppo.adam_eps, ppo.weight_decay, ppo.max_grad_norm) == (1e-8, 0.0, None)
+    assert ppo.learning_rate_schedule == "constant"
+
+
+def test_paper_scale_uses_the_papers_models_data_units_and_estimator() -> None:
+    cfg = composed("scale=paper")
+    assert (cfg.models.policy.name, cfg.models.reward.name) == ("lvwerra/gpt2-imdb", "XanderJC/gpt2-rm-imdb")
+    assert (cfg.task.source, cfg.task.sources.hub.path) == ("hub", "stanfordnlp/imdb")
+    assert cfg.segmentation.name == "token"
+    assert cfg.estimator._target_.endswith("OwenEstimator")
+
+
+@pytest.mark.parametrize(("shaping", "alpha"), [("sparse", 0.0), ("uniform", 1.0), ("abc", 0.8), ("scar", 0.8)])
+def test_dense_share_of_each_method(shaping: str, alpha: float) -> None:
+    assert composed(f"shaping={shaping}").shaping.alpha == alpha
+
+
+def test_task_alpha_reaches_the_methods_that_use_it_only() -> None:
+    changed = {
+        name: composed("task.alpha=0.3", f"shaping={name}").shaping.alpha for name in ("sparse", "uniform", "scar")
+    }
+    assert changed == {"sparse": 0.0, "uniform": 1.0, "scar": 0.3}
+
+
+def test_scale_wins_over_task() -> None:
+    assert composed("scale=paper").ppo.updates == 200  # what conf/ppo/imdb.yaml says
+    cfg = composed("scale=smoke")
+    assert (cfg.ppo.updates, cfg.ppo.batch_size, cfg.task.source, cfg.models.source) == (3, 8, "package", "scratch")
+    assert cfg.estimator._target_.endswith("PermutationEstimator")
+    assert cfg.ppo.kl_coef == 0.2  # untouched by the scale
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_command_line_wins_over_scale(order: int) -> None:
+    typed = ["ppo.updates=77", "estimator=exact", "models=imdb", "task.source=hub", "evaluation.prompts=5"]
+    cfg = composed(*([*typed, "scale=smoke"] if order else ["scale=smoke", *typed]))
+    assert (cfg.ppo.updates, cfg.evaluation.prompts, cfg.task.source) == (77, 5, "hub")
+    assert cfg.estimator._target_.endswith("ExactEstimator")
+    assert (cfg.models.source, cfg.models.policy.name) == ("hub", "lvwerra/gpt2-imdb")
+
+
+def test_scale_wins_over_experiment_and_the_default_is_local() -> None:
+    assert composed("experiment=table1", "scale=smoke").ppo.updates == 3
+    assert composed().scale == "local"
+
+
+def test_every_value_of_the_groups_names_its_source() -> None:
+    """CONTRIBUTING.md: each value in conf/ppo ends in its source."""
+    for file in (CONF / "ppo").glob("*.yaml"):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if re.match(r"^\w+: \S", line) and not line.startswith("_target_"):
+                assert "#" in line, f"{file.name}: {line}"

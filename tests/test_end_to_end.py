@@ -1,0 +1,347 @@
+"""Whole runs at scale=smoke: complete records, exact repetition, and no trace of what did not finish."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scar import build
+from scar.rollout import Sampler
+from scar.tracking.records import RunRecord, find_records
+from scar.tracking.trackers import NoTracker
+from scar.trainer import Trainer
+from scar.types import PromptBatch
+from tests.smoke_scale import REPOSITORY, SmokeScale
+
+TWO_UPDATES = "ppo.updates=2"
+METHODS = {
+    "sparse": ("shaping=sparse",),
+    "uniform": ("shaping=uniform",),
+    "abc": ("shaping=abc",),
+    "prefix": ("shaping=prefix",),
+    "scar-permutation": ("shaping=scar", "estimator=permutation"),
+    "scar-owen": ("shaping=scar", "estimator=owen"),
+}
+CLOCK = re.compile(r"time/.*|.*hours|device_seconds|memory/.*")
+"""Keys that no seed decides."""
+COSTS = re.compile(r"scar/.*|credit/.*")
+
+
+@pytest.fixture(scope="module")
+def records(smoke: SmokeScale) -> dict[str, RunRecord]:
+    """A finished run of two updates of every method."""
+    return {name: smoke.run(TWO_UPDATES, *overrides) for name, overrides in METHODS.items()}
+
+
+def decided(record: RunRecord, *, without: re.Pattern[str] = CLOCK) -> list[dict[str, Any]]:
+    """The rows without the keys that time decides."""
+    return [
+        {key: value for key, value in row.items() if not CLOCK.fullmatch(key) and not without.fullmatch(key)}
+        for row in record.metrics
+    ]
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+class TestEveryMethod:
+    def test_record_is_complete(self, records: dict[str, RunRecord], method: str) -> None:
+        record, name = records[method], method.split("-")[0]
+        assert sorted(path.name for path in record.path.iterdir()) == [
+            "evaluation.json",
+            "manifest.json",
+            "metrics.jsonl",
+            "samples.jsonl",
+        ]
+        manifest = record.manifest
+        assert (manifest["status"], manifest["scale"], manifest["task"]) == ("finished", "smoke", "imdb")
+        assert (manifest["method"], manifest["seed"], manifest["model_seed"]) == (name, 1, 1)
+        assert manifest["device"]["kind"] == "cpu"
+        assert manifest["config"]["ppo"]["updates"] == 2
+        assert manifest["fingerprint"] in record.path.name
+        assert (manifest["segmentation"] is not None) == (manifest["estimator"] is not None) == (name == "scar")
+        assert set(manifest["models"]) == {"policy", "reward"}
+        assert manifest["started"] <= manifest["finished"]
+        assert manifest["timing"]["device_seconds"] > 0
+        assert not {"paths", "tracker", "force"} & set(manifest["config"])
+
+    def test_rows_count_updates_episodes_and_optimizer_steps(self, records: dict[str, RunRecord], method: str) -> None:
+        rows = records[method].metrics
+        assert [row["update"] for row in rows] == [1, 2]
+        assert [row["episodes"] for row in rows] == [8, 16]
+        assert [row["optimizer_steps"] for row in rows] == [4, 8]  # four PPO epochs of one minibatch
+        assert rows[0]["device_seconds"] < rows[1]["device_seconds"]
+
+    def test_every_metric_is_a_finite_number(self, records: dict[str, RunRecord], method: str) -> None:
+        for row in records[method].metrics:
+            assert [key for key, value in row.items() if not math.isfinite(value)] == []
+
+    def test_policy_and_reference_agree_before_the_first_step(self, records: dict[str, RunRecord], method: str) -> None:
+        first, second = records[method].metrics
+        assert abs(first["kl/seq_sum_mean"]) <= 1e-5
+        assert first["ppo/first_ratio_error"] < 1e-4
+        assert second["ppo/first_ratio_error"] < 1e-4  # old log-probabilities are the policy's own, at each update
+        assert second["kl/seq_sum_mean"] != 0
+
+    def test_shaped_rewards_sum_to_score_and_kl(self, records: dict[str, RunRecord], method: str) -> None:
+        """Eq. 7: whatever the method and alpha, total = score - beta KL."""
+        for row in records[method].metrics:
+            expected = row["reward/score_mean"] + row["objective/non_score"]
+            assert row["reward/shaped_sum_mean"] == pytest.approx(expected, abs=1e-5)
+            assert row["objective/non_score"] == pytest.approx(-row["kl/coef"] * row["kl/seq_sum_mean"], abs=1e-6)
+
+    def test_evaluation_describes_the_policy_before_and_after(self, records: dict[str, RunRecord], method: str) -> None:
+        record = records[method]
+        initial, final = record.evaluation["initial"], record.evaluation["final"]
+        assert initial["kl_mean"] == pytest.approx(0, abs=1e-5)
+        assert final["kl_mean"] != 0
+        assert initial["prompts"] == final["prompts"] == len(record.samples) == 32
+        rewards = [sample["reward"] for sample in record.samples]
+        assert final["reward_mean"] == pytest.approx(sum(rewards) / 32, abs=1e-6)
+        assert record.evaluation["protocol"]["split"] == "test"
+        assert all(sample["prompt"] and sample["response"] for sample in record.samples)
+
+
+def test_all_methods_start_from_the_same_policy_and_the_same_first_batch(records: dict[str, RunRecord]) -> None:
+    initial = [record.evaluation["initial"] for record in records.values()]
+    assert all(summary == initial[0] for summary in initial)
+    first = [record.metrics[0] for record in records.values()]
+    for key in ("reward/raw_mean", "reward/raw_std", "len/mean", "eos_frac"):
+        assert len({row[key] for row in first}) == 1
+    assert len({record.metrics[1]["reward/raw_mean"] for record in records.values()}) > 1  # then they part
+
+
+def test_kl_coefficient_is_the_one_that_was_used_and_adapts_afterwards(records: dict[str, RunRecord]) -> None:
+    first, second = records["sparse"].metrics
+    assert first["kl/coef"] == 0.2
+    assert first["kl/seq_sum_mean"] / 6 - 1 < -0.2  # far below the target: the clipped error is -0.2
+    assert second["kl/coef"] == pytest.approx(0.2 * (1 - 0.2 * 8 / 10_000), rel=1e-9)
+
+
+def documented_keys() -> list[str]:
+    """Keys in backticks in the first column of the tables of docs/metrics.md."""
+    file = REPOSITORY / "docs" / "metrics.md"
+    if not file.exists():
+        pytest.skip("docs/metrics.md is not written yet")
+    cells = [line.split("|")[1] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    return [key for cell in cells for key in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_logged_and_documented_metrics_are_the_same(records: dict[str, RunRecord]) -> None:
+    documented = documented_keys()
+    logged = {key for record in records.values() for row in record.metrics for key in row}
+    judged = set(records["sparse"].evaluation["final"])
+    assert logged - set(documented) == set()
+    assert judged - set(documented) == set()
+    assert set(documented) - logged - judged == {"gpu_hours"}  # this is a CPU
+
+
+def test_same_seed_gives_the_same_rows_and_another_seed_does_not(
+    smoke: SmokeScale, records: dict[str, RunRecord], tmp_path: Path
+) -> None:
+    again = smoke.run(TWO_UPDATES, *METHODS["scar-permutation"], runs=tmp_path)
+    assert decided(again) == decided(records["scar-permutation"])
+    assert again.samples == records["scar-permutation"].samples
+    other = smoke.run(TWO_UPDATES, *METHODS["scar-permutation"], "seed=2", runs=tmp_path)
+    for row, other_row in zip(decided(again), decided(other), strict=True):
+        assert row["reward/raw_mean"] != other_row["reward/raw_mean"]
+        assert row["ppo/value_loss"] != other_row["ppo/value_loss"]
+    assert other.evaluation["initial"] == again.evaluation["initial"]  # the evaluation has a seed of its own
+
+
+def test_alpha_zero_of_scar_gives_the_numbers_of_sparse(
+    smoke: SmokeScale, records: dict[str, RunRecord], tmp_path: Path
+) -> None:
+    record = smoke.run(TWO_UPDATES, *METHODS["scar-permutation"], "shaping.alpha=0", runs=tmp_path)
+    assert decided(record, without=COSTS) == decided(records["sparse"], without=COSTS)
+    assert record.samples == records["sparse"].samples
+
+
+def test_estimators_get_the_same_prompts_and_the_same_first_responses(
+    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
+    sample = Sampler.sample
+
+    def spy(self: Sampler, prompts: PromptBatch, **options: Any) -> Any:
+        rollout = sample(self, prompts, **options)
+        seen.append((prompts.texts, rollout.texts))
+        return rollout
+
+    monkeypatch.setattr(Sampler, "sample", spy)
+    batches = []
+    for estimator in ("permutation", "owen"):
+        seen.clear()
+        smoke.run(TWO_UPDATES, "shaping=scar", f"estimator={estimator}", runs=tmp_path)
+        batches.append(list(seen))
+    permutation, owen = batches
+    assert [prompts for prompts, _ in permutation] == [prompts for prompts, _ in owen]
+    assert len(permutation) == 4  # evaluation, two updates, evaluation
+    assert permutation[:2] == owen[:2]  # before the first optimizer step the responses are the same too
+    assert permutation[2][0] != permutation[1][0]
+
+
+def count_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Its length grows with each training."""
+    trained: list[int] = []
+    train = Trainer.train
+
+    def spy(self: Trainer) -> None:
+        trained.append(self.seed)
+        train(self)
+
+    monkeypatch.setattr(Trainer, "train", spy)
+    return trained
+
+
+def test_finished_run_is_skipped_and_force_runs_it_again(
+    smoke: SmokeScale, records: dict[str, RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, before = count_trainings(monkeypatch), records["sparse"]
+    stamp = (before.path / "manifest.json").stat().st_mtime_ns
+    assert smoke.run(TWO_UPDATES, *METHODS["sparse"]).path == before.path
+    assert trained == []
+    assert (before.path / "manifest.json").stat().st_mtime_ns == stamp
+    again = smoke.run(TWO_UPDATES, *METHODS["sparse"], "force=true")
+    assert trained == [1]
+    assert again.path == before.path
+    assert (again.path / "manifest.json").stat().st_mtime_ns > stamp
+    assert decided(again) == decided(before)
+
+
+def test_what_changes_no_number_changes_no_name_and_what_does_does(
+    smoke: SmokeScale, records: dict[str, RunRecord], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained = count_trainings(monkeypatch)
+    same = smoke.run(TWO_UPDATES, *METHODS["sparse"], "estimator=owen", "task.alpha=0.3", "tracker=wandb")
+    assert same.path == records["sparse"].path
+    assert trained == []
+    other = smoke.run("ppo.updates=1", *METHODS["sparse"], "ppo.clip_range=0.1", runs=tmp_path)
+    assert other.path.name != records["sparse"].path.name
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, update: int, error: BaseException) -> None:
+    """Make the run fail in `update`, after the rows before it were written."""
+    run_update = Trainer.run_update
+
+    def broken(self: Trainer, number: int) -> dict[str, Any]:
+        if number == update:
+            raise error
+        return run_update(self, number)
+
+    monkeypatch.setattr(Trainer, "run_update", broken)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+def test_run_that_fails_in_the_middle_leaves_nothing_and_can_be_run_again(
+    smoke: SmokeScale, tmp_path: Path, error: BaseException
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        fail_at(patch, 2, error)
+        with pytest.raises(type(error)):
+            smoke.run(TWO_UPDATES, *METHODS["sparse"], runs=tmp_path)
+    assert files_below(tmp_path) == []
+    assert find_records(tmp_path) == []
+    assert len(smoke.run(TWO_UPDATES, *METHODS["sparse"], runs=tmp_path).metrics) == 2
+
+
+def test_failed_forced_run_keeps_the_finished_one(
+    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
+    before = {path.name: path.read_bytes() for path in finished.path.iterdir()}
+    fail_at(monkeypatch, 1, RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError):
+        smoke.run("ppo.updates=1", *METHODS["sparse"], "force=true", runs=tmp_path)
+    assert {path.name: path.read_bytes() for path in finished.path.iterdir()} == before
+    assert [path.parent for path in files_below(tmp_path)] == [finished.path] * len(before)
+
+
+def test_diverged_run_says_so_and_leaves_nothing(smoke: SmokeScale, tmp_path: Path) -> None:
+    with pytest.raises(
+        FloatingPointError, match=r"not finite in update 1: training has diverged; lower ppo\.learning_rate"
+    ):
+        smoke.run(TWO_UPDATES, *METHODS["sparse"], "ppo.learning_rate=1e30", runs=tmp_path)
+    assert files_below(tmp_path) == []
+
+
+def test_tracker_that_cannot_close_leaves_no_half_run(
+    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: NoTracker, status: str) -> None:
+        raise OSError("W&B cannot write its files")
+
+    monkeypatch.setattr(NoTracker, "finish", broken)
+    with pytest.raises(OSError, match="W&B cannot write"):
+        smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
+    assert [path for path in files_below(tmp_path) if ".partial" in str(path)] == []
+
+
+def test_wandb_files_lie_in_the_finished_run_folder(smoke: SmokeScale, tmp_path: Path) -> None:
+    record = smoke.run("ppo.updates=1", *METHODS["sparse"], "tracker=wandb", runs=tmp_path)
+    assert len(list(record.path.glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert decided(record) == decided(smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path / "other"))
+
+
+def test_models_are_trained_once(smoke: SmokeScale, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scar import prepare
+    from scar.run import prepare_model
+
+    def trained_again(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(prepare, "train_language_model", trained_again)
+    monkeypatch.setattr(prepare, "train_reward_model", trained_again)
+    for kind in ("policy", "reward"):
+        report = prepare_model(smoke.config(), kind, start_progress=lambda title: lambda *progress: None)
+        assert report["folder"] == smoke.reports[kind]["folder"]
+        assert report["cached"] is True
+        assert smoke.reports[kind]["cached"] is False
+
+
+def test_memory_setting_of_the_reward_model_names_no_other_model(smoke: SmokeScale) -> None:
+    """`models.reward.rows_a_batch` bounds memory; it changes nothing that is learned."""
+    names = []
+    for rows in (256, 64):
+        cfg = smoke.config(f"models.reward.rows_a_batch={rows}")
+        models = build.local_models(cfg, build.build_task(cfg), build.resolve_device("cpu"))
+        names.append(models.fingerprint("reward"))
+    assert names[0] == names[1]
+
+
+def test_models_are_named_by_their_settings(smoke: SmokeScale) -> None:
+    def fingerprints(*overrides: str) -> tuple[str, ...]:
+        cfg = smoke.config(*overrides)
+        models = build.local_models(cfg, build.build_task(cfg), build.resolve_device("cpu"))
+        return tuple(models.fingerprint(kind) for kind in ("tokenizer", "policy", "reward"))
+
+    usual = fingerprints()
+    changed = {
+        "seed=2": (),
+        "ppo.updates=9": (),
+        "model_seed=2": (1, 2),
+        "models.policy.training.epochs=3": (1,),
+        "models.reward.architecture.width=8": (2,),
+        "models.tokenizer.vocab_size=600": (0, 1, 2),
+    }
+    for override, kinds in changed.items():
+        other = fingerprints(override)
+        assert [kind for kind in range(3) if other[kind] != usual[kind]] == list(kinds), override
+
+
+def test_reports_of_the_models_say_how_good_they_are(smoke: SmokeScale) -> None:
+    policy = json.loads((Path(smoke.reports["policy"]["folder"]) / "report.json").read_text())
+    assert policy["train_texts"] == 600
+    assert 1 < policy["validation_perplexity"] < 512  # better than guessing among 512 tokens
+    reward = smoke.reports["reward"]
+    assert {"accuracy_review_63_tokens", "accuracy_review_prefix_16_32_tokens", "accuracy_rotten_tomatoes"} <= set(
+        reward
+    )
+    assert all(0.3 < reward[key] < 1 for key in reward if key.startswith("accuracy"))

@@ -1,0 +1,241 @@
+"""The two trainings of the local scale: they learn, they ignore padding, and their seed decides everything."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scar.supervised import (
+    RewardAugmentation,
+    TrainingConfig,
+    accuracy,
+    pad_right,
+    perplexity,
+    train_language_model,
+    train_reward_model,
+    vary,
+)
+from tests.models.tiny import PAD, VOCABULARY, language_model, sequence_model
+
+SPACE = 2
+CONFIG = TrainingConfig(epochs=6, batch_size=8, learning_rate=1e-2, weight_decay=0.0, max_grad_norm=1.0)
+AUGMENTATION = RewardAugmentation(min_tokens=4, max_tokens=10, max_masked_fraction=0.5)
+PATTERN = [[3 + (start + place) % 5 for place in range(6 + start % 4)] for start in range(32)]
+"""Texts that count 3, 4, 5, 6, 7, 3, ... from different starts: each token gives away the next."""
+
+
+def quiet(done: int, total: int, losses: dict[str, float]) -> None:
+    pass
+
+
+def weights_of(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def stream(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def trained_language_model(*, seed: int = 1, pad_id: int = PAD, config: TrainingConfig = CONFIG) -> Any:
+    model = language_model()
+    train_language_model(model, PATTERN, config=config, pad_id=pad_id, generator=stream(seed), progress=quiet)
+    return model
+
+
+def trained_reward_model(
+    *, seed: int = 1, pad_id: int = PAD, epochs: int = 12
+) -> tuple[Any, list[list[int]], list[int]]:
+    """Positive texts hold token 10, negative ones token 11, among the rest of the vocabulary."""
+    draws = stream(0)
+    rows, labels = [], []
+    for number in range(64):
+        row = torch.randint(12, VOCABULARY, (10,), generator=draws).tolist()
+        label = number % 2
+        for place in range(0, 10, 2):
+            row[place] = 10 if label else 11
+        rows.append(row)
+        labels.append(label)
+    model = sequence_model()
+    config = TrainingConfig(epochs=epochs, batch_size=8, learning_rate=1e-2, weight_decay=0.0, max_grad_norm=1.0)
+    train_reward_model(
+        model,
+        rows,
+        labels,
+        config=config,
+        augmentation=AUGMENTATION,
+        space_id=SPACE,
+        pad_id=pad_id,
+        generator=stream(seed),
+        progress=quiet,
+    )
+    return model, rows, labels
+
+
+def test_language_model_learns_a_repetitive_corpus() -> None:
+    before = perplexity(language_model(), PATTERN, pad_id=PAD)
+    after = perplexity(trained_language_model(), PATTERN, pad_id=PAD)
+    assert before > VOCABULARY  # worse than uniform: the weights are spread
+    assert after < 1.5  # 1 would be certainty
+
+
+def test_perplexity_by_hand() -> None:
+    class Uniformish(nn.Module):
+        """Gives the next token 5 probability 1/2 and the others equal shares of the rest."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+            shares = torch.full((VOCABULARY,), 0.5 / (VOCABULARY - 1))
+            shares[5] = 0.5
+            return SimpleNamespace(logits=shares.log().expand(*input_ids.shape, VOCABULARY))
+
+    rows = [[5, 5, 5], [9, 5], [5, 9, 9, 9], [5]]
+    hits, misses = 3, 3
+    expected = math.exp((hits * math.log(2) + misses * math.log(2 * (VOCABULARY - 1))) / (hits + misses))
+    assert perplexity(Uniformish(), rows, pad_id=PAD) == pytest.approx(expected, rel=1e-5)
+    assert perplexity(Uniformish(), rows, pad_id=5, batch_size=2) == pytest.approx(expected, rel=1e-5)
+
+
+def test_padding_token_does_not_matter_to_the_language_model() -> None:
+    config = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0)
+    first, second = (trained_language_model(pad_id=pad, config=config) for pad in (PAD, 7))
+    torch.testing.assert_close(weights_of(first), weights_of(second), rtol=0.0, atol=1e-6)
+    rows = [[3, 4, 5], [6, 7, 3, 4, 5, 6, 7]]
+    assert perplexity(first, rows, pad_id=PAD) == pytest.approx(perplexity(first, rows, pad_id=9), rel=1e-6)
+
+
+def test_reward_model_learns_what_tells_the_labels_apart() -> None:
+    untrained, (model, rows, labels) = sequence_model(), trained_reward_model()
+    assert accuracy(untrained, rows, labels, pad_id=PAD) < 0.8
+    assert accuracy(model, rows, labels, pad_id=PAD) > 0.95
+
+
+def test_padding_token_does_not_matter_to_the_reward_model() -> None:
+    first, second = (trained_reward_model(pad_id=pad, epochs=1)[0] for pad in (PAD, 7))
+    torch.testing.assert_close(weights_of(first), weights_of(second), rtol=0.0, atol=1e-6)
+
+
+def test_same_seed_gives_the_same_weights_whatever_the_global_generator_holds() -> None:
+    config = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0)
+    before = torch.get_rng_state()
+    first = trained_language_model(config=config)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    second, other = trained_language_model(config=config), trained_language_model(config=config, seed=2)
+    assert torch.equal(weights_of(first), weights_of(second))
+    assert not torch.equal(weights_of(first), weights_of(other))
+    assert torch.equal(weights_of(trained_reward_model(epochs=1)[0]), weights_of(trained_reward_model(epochs=1)[0]))
+
+
+def test_dropout_is_fixed_by_the_seed_and_off_afterwards() -> None:
+    def trained(seed: int) -> Any:
+        model = language_model()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.3
+        config = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0)
+        train_language_model(model, PATTERN, config=config, pad_id=PAD, generator=stream(seed), progress=quiet)
+        return model
+
+    first, second = trained(1), trained(1)
+    assert torch.equal(weights_of(first), weights_of(second))
+    assert not first.training
+
+
+def test_progress_counts_every_optimizer_step_of_whole_batches() -> None:
+    seen: list[tuple[int, int]] = []
+    config = TrainingConfig(epochs=2, batch_size=5, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0)
+    train_language_model(
+        language_model(),
+        PATTERN,
+        config=config,
+        pad_id=PAD,
+        generator=stream(),
+        progress=lambda done, total, losses: seen.append((done, total)),
+    )
+    assert seen == [(step, 12) for step in range(1, 13)]  # 32 texts make 6 batches of 5, twice
+
+
+def test_too_few_texts_for_one_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 texts do not fill one batch of 8; use a smaller batch_size"):
+        train_language_model(
+            language_model(), PATTERN[:3], config=CONFIG, pad_id=PAD, generator=stream(), progress=quiet
+        )
+
+
+def test_pad_right_by_hand() -> None:
+    ids, mask = pad_right([[4, 5, 6], [7]], pad_id=9)
+    assert ids.tolist() == [[4, 5, 6], [7, 9, 9]]
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_varied_texts_are_beginnings_with_spaces_in_them() -> None:
+    row, draws = list(range(100, 140)), stream()
+    for _ in range(500):
+        varied = vary(row, AUGMENTATION, space_id=SPACE, generator=draws)
+        assert 4 <= len(varied) <= 10
+        assert all(token in (kept, SPACE) for token, kept in zip(varied, row, strict=False))
+        assert varied.count(SPACE) <= 0.5 * len(varied)
+
+
+def test_half_of_the_texts_are_cut_and_half_are_blanked_independently() -> None:
+    row, draws, count = list(range(100, 140)), stream(), 4000
+    augmentation = RewardAugmentation(min_tokens=4, max_tokens=23, max_masked_fraction=0.5)
+    varied = [vary(row, augmentation, space_id=SPACE, generator=draws) for _ in range(count)]
+    cut = torch.tensor([len(tokens) < 23 for tokens in varied])
+    blanked = torch.tensor([SPACE in tokens for tokens in varied])
+    assert float(cut.float().mean()) == pytest.approx(0.5 * 19 / 20, abs=0.03)  # a cut to 23 is no cut
+    lengths = {len(tokens) for tokens in varied}
+    assert lengths == set(range(4, 24))
+    # of uncut texts: half, less those whose fraction of 23 tokens rounds down to none (2 in 23)
+    assert float(blanked[~cut].float().mean()) == pytest.approx(0.5 * (1 - 2 / 23), abs=0.04)
+    assert abs(float((cut & blanked).float().mean() - cut.float().mean() * blanked.float().mean())) < 0.06
+
+
+def test_masked_share_reaches_its_bound_but_not_beyond() -> None:
+    row, draws = list(range(100, 200)), stream()
+    augmentation = RewardAugmentation(min_tokens=60, max_tokens=60, max_masked_fraction=0.3)
+    shares = [vary(row, augmentation, space_id=SPACE, generator=draws).count(SPACE) / 60 for _ in range(1000)]
+    assert max(shares) <= 0.3
+    assert max(shares) > 0.25
+
+
+def test_texts_shorter_than_the_minimum_stay_whole_or_are_blanked() -> None:
+    draws = stream()
+    for _ in range(100):
+        assert len(vary([100, 101], AUGMENTATION, space_id=SPACE, generator=draws)) == 2
+
+
+def test_augmentation_does_not_change_its_input() -> None:
+    row, draws = list(range(100, 140)), stream()
+    for _ in range(50):
+        vary(row, AUGMENTATION, space_id=SPACE, generator=draws)
+    assert row == list(range(100, 140))
+
+
+class LastTokenModel(nn.Module):
+    """Its logit at a position is that position's token minus 10."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def base_model(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return SimpleNamespace(last_hidden_state=(input_ids - 10).float()[..., None])
+
+    def score(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+def test_accuracy_reads_the_last_real_token_by_hand() -> None:
+    rows = [[3, 12], [20, 8], [15], [9, 9, 9, 11], [5, 5, 10]]
+    labels = [1, 1, 1, 0, 0]  # right, wrong, right, wrong, right (a logit of 0 is not positive)
+    for batch_size in (1, 2, 256):
+        assert accuracy(LastTokenModel(), rows, labels, pad_id=99, batch_size=batch_size) == pytest.approx(3 / 5)

@@ -1,0 +1,259 @@
+"""Trackers: the same rows everywhere, W&B files with the run's own, and a sweep's progress from small files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scar.tracking import trackers
+from scar.tracking.records import RunWriter, read_jsonl
+from scar.tracking.trackers import (
+    BarTracker,
+    JsonlTracker,
+    NoTracker,
+    ProgressFile,
+    SweepProgress,
+    TrackerGroup,
+    WandbTracker,
+)
+
+ROWS: list[dict[str, Any]] = [
+    {"update": update, "reward/raw_mean": 0.25 * update, "kl/seq_sum_mean": 1.5 * update, "memory/peak_bytes": 10**9}
+    for update in (1, 2, 3)
+]
+
+
+class Recorder:
+    """Keeps what it is told; `fails` makes `finish` raise."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.status: str | None = None
+        self._fails = fails
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def finish(self, status: str) -> None:
+        self.status = status
+        if self._fails:
+            raise RuntimeError("cannot close")
+
+
+@pytest.fixture
+def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs this may be logged in to W&B: hide every place where a key can lie."""
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+
+
+@pytest.fixture(scope="module")
+def wandb_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished offline run of ROWS."""
+    folder = tmp_path_factory.mktemp("run")
+    tracker = WandbTracker(mode="offline", project="scar-tests", folder=folder, name="seed1-f00d", config={"seed": 1})
+    for row in ROWS:
+        tracker.log(row)
+    tracker.finish("finished")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wandb_records(wandb_folder: Path) -> list[dict[str, Any]]:
+    """What W&B's own reader finds in the files."""
+    file = next(wandb_folder.glob("wandb/offline-run-*/*.wandb"))
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(file)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_jsonl_tracker_appends_every_row_to_the_record(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "seed1")
+    tracker = JsonlTracker(writer)
+    for row in ROWS:
+        tracker.log(row)
+    tracker.finish("finished")
+    assert read_jsonl(writer.partial / "metrics.jsonl") == ROWS
+
+
+def test_no_tracker_writes_nothing(tmp_path: Path) -> None:
+    tracker = NoTracker(folder=tmp_path, name="seed1", config={})
+    tracker.log(ROWS[0])
+    tracker.finish("finished")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wandb_offline_run_lies_under_the_run_folder(wandb_folder: Path) -> None:
+    assert [path.name for path in wandb_folder.iterdir()] == ["wandb"]
+    assert len(list(wandb_folder.glob("wandb/offline-run-*/*.wandb"))) == 1
+
+
+def test_wandb_has_the_same_keys_and_values_as_the_rows(wandb_records: list[dict[str, Any]]) -> None:
+    items = [record["history"]["item"] for record in wandb_records if record["type"] == "history"]
+    assert len(items) == len(ROWS)
+    for item, row in zip(items, ROWS, strict=True):
+        assert {key: value for key, value in item.items() if not key.startswith("_")} == row
+        assert item["_step"] == row["update"]
+
+
+def test_wandb_knows_name_project_and_config(wandb_records: list[dict[str, Any]]) -> None:
+    run = next(record["run"] for record in wandb_records if record["type"] == "run")
+    text = json.dumps(run)
+    for part in ("seed1-f00d", "scar-tests", '"seed"'):
+        assert part in text
+
+
+def test_wandb_mode_is_checked_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"tracker\.mode=cloud; allowed: offline or online \(tracker=jsonl"):
+        WandbTracker(mode="cloud", project="scar-tests", folder=tmp_path, name="seed1", config={})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_account")
+def test_wandb_online_without_an_account_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match=r"mode online \(.*\); run `wandb login`, or use tracker\.mode=offline"):
+        WandbTracker(mode="online", project="scar-tests", folder=tmp_path / "run", name="seed1", config={})
+
+
+def test_group_passes_every_row_to_every_tracker() -> None:
+    first, second, late = Recorder(), Recorder(), Recorder()
+    group = TrackerGroup([first, second])
+    group.log(ROWS[0])
+    group.add(late)
+    group.log(ROWS[1])
+    assert first.rows == second.rows == ROWS[:2]
+    assert late.rows == ROWS[1:2]
+
+
+def test_group_finishes_all_and_then_raises_the_first_error() -> None:
+    members = [Recorder(), Recorder(fails=True), Recorder()]
+    with pytest.raises(RuntimeError, match="cannot close"):
+        TrackerGroup(members).finish("finished")
+    assert [member.status for member in members] == ["finished"] * 3
+
+
+def test_group_does_not_hide_the_error_of_a_failed_run_behind_its_own() -> None:
+    members = [Recorder(fails=True), Recorder()]
+    TrackerGroup(members).finish("failed")
+    assert [member.status for member in members] == ["failed"] * 2
+
+
+def test_progress_file_tells_state_by_state(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    tracker = ProgressFile(path, name="imdb scar seed 1", updates=3)
+    assert json.loads(path.read_text()) == {"name": "imdb scar seed 1", "update": 0, "updates": 3, "status": "running"}
+    tracker.log(ROWS[1])
+    assert json.loads(path.read_text()) == {
+        "name": "imdb scar seed 1",
+        "update": 2,
+        "updates": 3,
+        "status": "running",
+        "reward": 0.5,
+        "kl": 3.0,
+    }
+    tracker.finish("finished")
+    assert json.loads(path.read_text())["status"] == "finished"
+    assert [file.name for file in tmp_path.iterdir()] == ["progress.json"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that have passed, by hand."""
+    now = [0.0]
+    monkeypatch.setattr(trackers.time, "monotonic", lambda: now[0])
+    return now
+
+
+def sweep_of(folder: Path, states: dict[str, str]) -> None:
+    """Jobs 0, 1, ... with these names and states; running ones are at update 2 of 4."""
+    for number, (name, status) in enumerate(states.items()):
+        (folder / str(number)).mkdir(parents=True, exist_ok=True)
+        tracker = ProgressFile(folder / str(number) / "progress.json", name=name, updates=4)
+        if status != "skipped":
+            tracker.log({"update": 4 if status == "finished" else 2, "reward/raw_mean": 1.0, "kl/seq_sum_mean": 5.0})
+        if status != "running":
+            tracker.finish(status)
+
+
+def shown(display: SweepProgress) -> Any:
+    return display._progress.tasks[0]
+
+
+def test_sweep_counts_finished_skipped_and_the_share_of_running_ones(tmp_path: Path, clock: list[float]) -> None:
+    display = SweepProgress(tmp_path, runs=6)
+    sweep_of(tmp_path, {"a": "finished", "b": "skipped", "c": "running", "d": "failed"})
+    clock[0] = 60.0
+    display.refresh()
+    task = shown(display)
+    assert task.completed == 1 + 1 + 0.5  # nothing for the failed one
+    assert task.total == 6
+    assert task.fields["rate"] == "1.5 runs/min"  # the skipped run says nothing about speed
+    for part in ("1 failed", "c 2/4", "reward +1.00", "KL 5.0"):
+        assert part in task.fields["note"]
+
+
+def test_sweep_without_running_jobs_shows_the_last_numbers(tmp_path: Path, clock: list[float]) -> None:
+    display = SweepProgress(tmp_path, runs=2)
+    sweep_of(tmp_path, {"a": "finished"})
+    clock[0] = 30.0
+    display.refresh()
+    for part in ("last: a", "reward +1.00", "KL 5.0"):
+        assert part in shown(display).fields["note"]
+
+
+def test_sweep_of_skipped_runs_has_neither_rate_nor_note(tmp_path: Path, clock: list[float]) -> None:
+    display = SweepProgress(tmp_path, runs=2)
+    sweep_of(tmp_path, {"a": "skipped", "b": "skipped"})
+    clock[0] = 1.0
+    display.refresh()
+    assert (shown(display).completed, shown(display).fields["rate"], shown(display).fields["note"]) == (2, "", "")
+
+
+def test_sweep_that_has_not_begun_shows_nothing(tmp_path: Path, clock: list[float]) -> None:
+    display = SweepProgress(tmp_path / "not yet there", runs=2)
+    clock[0] = 1.0
+    display.refresh()
+    assert shown(display).completed == 0
+
+
+def test_sweep_off_a_terminal_prints_one_line_a_quarter(
+    tmp_path: Path, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    display = SweepProgress(tmp_path, runs=4)
+    for done in range(1, 5):
+        clock[0] = 10.0 * done
+        sweep_of(tmp_path, {f"run{i}": "finished" for i in range(done)})
+        display.refresh()
+        display.refresh()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "runs done" in line]
+    assert [line.split(" runs done")[0] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+
+
+def test_bar_of_a_single_run_follows_its_updates_and_stops(clock: list[float], tmp_path: Path) -> None:
+    bar = BarTracker(name="imdb scar seed 1", updates=3, folder=tmp_path)
+    clock[0] = 4.0
+    bar.log(ROWS[1])
+    task = bar._progress.tasks[0]
+    assert (task.completed, task.total) == (2, 3)
+    assert task.fields["rate"] == "0.5 updates/s"
+    assert task.fields["note"].split() == ["reward", "+0.50", "KL", "3.0"]
+    bar.finish("failed")
+    assert not bar._progress.live.is_started
+
+
+@pytest.mark.parametrize(("status", "says"), [("finished", "record: "), ("skipped", "force=true"), ("failed", None)])
+def test_end_of_a_single_run_says_where_its_record_is(
+    status: str, says: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    BarTracker(name="imdb scar seed 1", updates=3, folder=tmp_path / "seed1-f00d").finish(status)
+    out = capsys.readouterr().out
+    assert (str(tmp_path / "seed1-f00d") in out) == (says is not None)
+    assert says is None or says in out
