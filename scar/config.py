@@ -126,7 +126,7 @@ class EvaluationConfig:
 
 def check_alpha(alpha: float) -> float:
     """Return `alpha` if it is a valid mix of Eq. 6, else raise ValueError."""
-    valid = isinstance(alpha, (int, float)) and 0 <= alpha <= 1
+    valid = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 <= alpha <= 1
     _require(valid, f"shaping.alpha={alpha}", "a number from 0 (sparse) to 1 (fully dense)")
     return float(alpha)
 

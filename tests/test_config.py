@@ -213,3 +213,5 @@ def test_fingerprints_of_reordered_settings_agree(settings: dict[str, Any]) -> N
 
 def test_equal_numbers_give_equal_fingerprints() -> None:
     assert fingerprint({"alpha": 1}) == fingerprint({"alpha": 1.0})
+    assert fingerprint({"a": {"sizes": [1, 0.5]}}) == fingerprint({"a": {"sizes": [1.0, 0.5]}})
+    assert fingerprint({"a": 0.5}) != fingerprint({"a": 0})

@@ -92,6 +92,8 @@ class TextGame:
     def _score_distinct(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Score each distinct (ids, mask) row once; f64 on the CPU, in the order of the rows."""
         keys = torch.where(mask, ids, torch.full_like(ids, -1))
+        if self._fill == "delete":  # rows are equal when their tokens are, wherever the holes were
+            keys = keys.gather(1, (~mask).long().argsort(dim=1, stable=True))
         _, inverse = torch.unique(keys, dim=0, return_inverse=True)
         first = torch.full((int(inverse.max()) + 1,), len(ids), dtype=torch.int64, device=ids.device)
         first = first.scatter_reduce(0, inverse, torch.arange(len(ids), device=ids.device), "amin")

@@ -153,14 +153,23 @@ class ExactEstimator:
         return _cached_exact_plan(count)
 
 
+EXACT_UNITS = 4
+"""Up to so many units Shapley values are exact at the cost of Owen values (16 coalitions against 12; mechanics D.10)."""
+
+
 @dataclass(frozen=True)
 class OwenEstimator:
-    """Owen values over the units' hierarchy; one that costs over `max_coalitions` is replaced by the mid-split one."""
+    """Owen values over the units' hierarchy; exact Shapley values for few units or where those cost no more.
+
+    A hierarchy that costs over `max_coalitions` is replaced by the mid-split one.
+    """
 
     max_coalitions: int
 
     def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> CoalitionPlan:
         """The plan of the hierarchy; ValueError if even the balanced one is over budget (never truncated)."""
+        if count <= EXACT_UNITS or 2**count <= min(coalition_count(hierarchy), self.max_coalitions):
+            return _cached_exact_plan(count)
         fallback = coalition_count(hierarchy) > self.max_coalitions
         if fallback:
             hierarchy = balanced_hierarchy(count)

@@ -37,6 +37,10 @@ class PPOUpdater:
 
     def update(self, rollout: Rollout, advantages: Advantages, *, generator: torch.Generator) -> UpdateStats:
         """Run all PPO epochs; returns means over the optimizer steps (token means within a step)."""
+        if len(rollout.response_ids) != self._config.batch_size:
+            raise ValueError(
+                f"a rollout of {len(rollout.response_ids)} responses; ppo.batch_size={self._config.batch_size}"
+            )
         config, totals, skipped = self._config, defaultdict[str, float](float), 0
         first_ratio_error = None
         for _ in range(config.ppo_epochs):
@@ -67,7 +71,7 @@ class PPOUpdater:
                 totals[name] += value
         stats = {name: value / float(tokens) for name, value in totals.items()}
         limit = self._config.max_mean_ratio
-        guard_hit = limit is not None and stats["ratio_mean"] > limit
+        guard_hit = limit is not None and not stats["ratio_mean"] <= limit  # so that nan is caught too
         norm = nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm or float("inf"))
         if not guard_hit:  # a policy far from its rollout would only be driven further away (mechanics B.12)
             self._optimizer.step()

@@ -30,6 +30,8 @@ def hierarchy_of(tree: Nested) -> np.ndarray:
     def visit(node: Nested) -> int:
         if isinstance(node, int):
             return node
+        if not node:
+            raise ValueError("a hierarchy has a subtree without units")
         if len(node) == 1:
             return visit(node[0])
         middle = (len(node) + 1) // 2
@@ -62,7 +64,7 @@ def token_tree(pieces: Sequence[str]) -> Nested:
         if not words or _starts_word(piece, pieces[i - 1]):
             words.append([])
         words[-1].append(i)
-        ending = piece.rstrip(" ")
+        ending = piece.rstrip(" \"')]}\u201d\u2019")  # a closing quote or bracket belongs to what it closes
         if ending.endswith(SENTENCE_ENDS):
             sentences.append([[]])
         elif ending.endswith(CLAUSE_ENDS):

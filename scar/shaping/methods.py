@@ -1,7 +1,8 @@
 """The credit methods: how each splits a response's raw score over its tokens. Every row of credit sums to the score.
 
 Sparse, uniform, ABC and SCAR are the paper's (mechanics C); prefix difference is ours, a cheap baseline for causal
-reward models. EOS never carries dense credit, except uniform's equal share (ABC's code counts it).
+reward models. EOS carries no dense credit but in uniform (an equal share, as in ABC's code) and, where the reward model
+reads it, in prefix.
 """
 
 from __future__ import annotations

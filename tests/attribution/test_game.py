@@ -131,6 +131,14 @@ def test_equal_rows_are_asked_once() -> None:
     assert values[bytes([1, 0, 0])] == values[bytes([1, 1, 0])] == pytest.approx(uneven([500, 501, 10, 2, 2]))
 
 
+def test_rows_that_are_equal_once_their_holes_close_are_asked_once() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = rollout_of([[10, 10]], [False])  # deleting either token leaves the same text
+    game = play(model, rollout, make_scores(rollout, [1.0]), fill="delete")
+    assert int(game.queries[0]) == 3
+    assert sorted(present(row)[2:] for row in model.rows) == [[], [10]]
+
+
 def test_equal_responses_to_equal_prompts_are_asked_once() -> None:
     model = FakeRewardModel(uneven)
     rollout = rollout_of([[10, 11], [10, 11], [10, 11]], [False] * 3, prompts=[[500], [500], [501]])

@@ -444,10 +444,22 @@ def test_exact_estimator_names_its_budget() -> None:
 
 def test_owen_estimator_uses_the_hierarchy_that_it_can_afford() -> None:
     rng = np.random.default_rng(0)
-    hierarchy = chain(6)  # 64 coalitions
-    plan = OwenEstimator(max_coalitions=64).plan(6, hierarchy, rng)
+    hierarchy = hierarchy_of([[0, [1, [2, 3]]], [4, 5]])  # leaf depths 2 3 4 4 2 2: (4 + 2 * 52) / 3 = 36 coalitions
+    plan = OwenEstimator(max_coalitions=36).plan(6, hierarchy, rng)
     assert not plan.fallback
     assert np.array_equal(plan.coalitions, owen_plan(hierarchy).coalitions)
+
+
+@pytest.mark.parametrize(("hierarchy", "budget"), [(balanced_hierarchy(3), 8), (chain(4), 12), (chain(6), 64)])
+def test_owen_estimator_is_exact_for_few_units_and_where_that_costs_no_more(hierarchy: np.ndarray, budget: int) -> None:
+    count = len(hierarchy) + 1
+    plan = OwenEstimator(max_coalitions=budget).plan(count, hierarchy, np.random.default_rng(0))
+    assert not plan.fallback
+    assert np.array_equal(plan.weights, exact_plan(count).weights)
+    # With five units a balanced tree costs 20 coalitions, exact values 32: the tree is used.
+    assert (
+        len(OwenEstimator(max_coalitions=64).plan(5, balanced_hierarchy(5), np.random.default_rng(0)).coalitions) == 20
+    )
 
 
 def test_owen_estimator_rebalances_a_chain_over_budget_and_says_so() -> None:

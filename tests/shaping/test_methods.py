@@ -328,13 +328,13 @@ def test_scar_credit_of_a_longer_unit_lands_on_its_last_token(estimator: str) ->
     torch.testing.assert_close(credit.per_token, expected, atol=1e-9, rtol=0)
 
 
-# Weights 1, -2, 4 and an offset of 6: v(empty) = 6, the score is 9. Depths in the mid-split tree ((0, 1), 2): 2, 2, 1.
+# Weights 1, -2, 4 and an offset of 6: v(empty) = 6, the score is 9. Three units: the Owen estimator is exact.
 OFFSET_WEIGHTS = {10: 1.0, 11: -2.0, 12: 4.0}
 V_EMPTY_BY_HAND = {
     ("owen", "uniform"): [3.0, 0.0, 6.0, 0.0],  # + 6/3 each
     ("exact", "uniform"): [3.0, 0.0, 6.0, 0.0],
     ("permutation", "uniform"): [3.0, 0.0, 6.0, 0.0],
-    ("owen", "zero"): [2.5, -0.5, 7.0, 0.0],  # + 6 * 2^-depth
+    ("owen", "zero"): [3.0, 0.0, 6.0, 0.0],
     ("exact", "zero"): [3.0, 0.0, 6.0, 0.0],  # Shapley: + 6/3 each
     ("owen", "terminal"): [1.0, -2.0, 4.0, 6.0],  # the measured v(empty) on EOS
     ("exact", "terminal"): [1.0, -2.0, 4.0, 6.0],
@@ -358,6 +358,15 @@ def test_treatment_of_v_empty_by_hand(estimator: str, empty: str, fill: str) -> 
         assert float(credit.unit_values.sum()) == pytest.approx(3.0)
 
 
+def test_zero_v_empty_in_an_owen_tree_goes_by_depth() -> None:
+    model = FakeRewardModel(lexicon(WEIGHTS, offset=8.0))
+    rollout = make_rollout([5])
+    units = hand_units([[1] * 5], 5, [balanced_hierarchy(5)])  # (((0, 1), 2), (3, 4)): depths 3 3 2 2 2
+    credit = assign(scar(model, estimator="owen", empty="zero"), rollout, model.score_rollout(rollout), units)
+    expected = torch.tensor([[1.5 + 1, -2.25 + 1, 4.0 + 2, -0.125 + 2, 0.0 + 2]])  # + 8 * 2^-depth
+    torch.testing.assert_close(credit.per_token, expected)
+
+
 def test_v_empty_in_the_permutation_estimator_goes_to_first_arrivals() -> None:
     model = FakeRewardModel(lexicon(OFFSET_WEIGHTS, offset=6.0))
     rollout = make_rollout([4], finished=[True])
@@ -372,13 +381,6 @@ def test_terminal_v_empty_goes_to_the_last_content_token_of_an_unfinished_respon
     rollout = make_rollout([3], response_padding=1)
     credit = assign(scar(model, empty="terminal"), rollout, model.score_rollout(rollout))
     torch.testing.assert_close(credit.per_token, torch.tensor([[1.0, -2.0, 10.0, 0.0]]))
-
-
-def test_hand_numbers_tell_the_treatments_of_v_empty_apart() -> None:
-    rows = {empty: tuple(V_EMPTY_BY_HAND["owen", empty]) for empty in EMPTIES}
-    assert len(set(rows.values())) == 3
-    forgotten = (1.0, -2.0, 4.0, 0.0)  # v(empty) dropped: sums to 3
-    assert forgotten not in rows.values()
 
 
 @pytest.mark.parametrize("empty", EMPTIES)
