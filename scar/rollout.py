@@ -24,7 +24,7 @@ class Sampler:
     @torch.no_grad()
     def sample(self, prompts: PromptBatch, *, generator: torch.Generator) -> Rollout:
         """One response a prompt. Old log-probabilities come from one fresh forward pass over the whole response, the
-        same computation as in the update, so that the first PPO ratio is 1 (mechanics B.1)."""
+        same computation as in the update, so that the first PPO ratio is 1 (paper note 10)."""
         response_ids, response_mask, finished = self._generate(prompts, generator)
         old = self._policy.evaluate(prompts, response_ids, response_mask)
         reference = self._reference.evaluate(prompts, response_ids, response_mask)
@@ -59,7 +59,7 @@ class Sampler:
         return torch.stack(tokens, 1), torch.stack(masks, 1), finished
 
     def _length_limits(self, batch: int, generator: torch.Generator) -> Tensor:
-        """i64[B]: the largest length of each response (mechanics G.11)."""
+        """i64[B]: the largest length of each response (paper note 9)."""
         low, high = self._generation.min_new_tokens, self._generation.max_new_tokens
         if not self._generation.sample_length:
             low = high

@@ -55,7 +55,7 @@ class TextGame:
             asked = int(queries[row])
             v = np.empty(len(plan.coalitions))
             v[0], v[2:] = found[start], found[start + 1 : start + asked]
-            v[1] = float(scores.raw[row])  # a second pass could differ in the last digits (mechanics C.2)
+            v[1] = float(scores.raw[row])  # a second pass could differ in the last digits (paper note 8)
             values.append(v)
             start += asked
         return GameValues(values=values, queries=queries)

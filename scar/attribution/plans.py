@@ -62,7 +62,7 @@ def exact_plan(count: int) -> CoalitionPlan:
 
 
 def coalition_count(hierarchy: np.ndarray) -> int:
-    """How many coalitions `owen_plan` evaluates: 2 + sum over inner nodes of 2 * 2^depth, root depth 0 (mechanics D.3)."""
+    """How many coalitions `owen_plan` evaluates: 2 + sum over inner nodes of 2 * 2^depth, root depth 0 (paper note 3)."""
     count = len(hierarchy) + 1
     return 2 + sum(2 * 2**depth for node, depth in _node_depths(hierarchy) if node >= count)
 
@@ -78,7 +78,7 @@ def _node_depths(hierarchy: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def owen_plan(hierarchy: np.ndarray) -> CoalitionPlan:
-    """Owen values over a binary hierarchy, the numbers of shap's PartitionExplainer with unlimited budget (mechanics D.2).
+    """Owen values over a binary hierarchy, the numbers of shap's PartitionExplainer with unlimited budget (paper note 6).
 
     phi_i = 2^(-d) * sum over the 2^d on/off choices C of i's path-sibling blocks of v(C + i) - v(C), d the depth of i.
     Args: `hierarchy` int64[n-1,2], n >= 2 (see scar.types.Units).
@@ -154,7 +154,7 @@ class ExactEstimator:
 
 
 EXACT_UNITS = 4
-"""Up to so many units Shapley values are exact at the cost of Owen values (16 coalitions against 12; mechanics D.10)."""
+"""Up to so many units Shapley values are exact at the cost of Owen values (16 coalitions against 12; paper note 5)."""
 
 
 @dataclass(frozen=True)

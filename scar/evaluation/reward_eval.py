@@ -1,4 +1,4 @@
-"""Mean test-set score of a policy, with the texts that it was given for (mechanics A.3)."""
+"""Mean test-set score of a policy, with the texts that it was given for (paper note 26)."""
 
 from __future__ import annotations
 

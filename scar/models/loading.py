@@ -82,7 +82,7 @@ def new_reward_model(tokenizer: Any, architecture: dict[str, Any], *, seed: int)
 
 
 def _no_dropout(model: Any) -> Any:
-    """Set every dropout to 0 (mechanics B.15)."""
+    """Set every dropout to 0 (paper note 24)."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -128,7 +128,7 @@ def load_reward_sequence_model(name: str | Path, *, device: torch.device) -> Any
 
 
 def space_token(tokenizer: Any) -> int:
-    """The id that stands for an absent unit: the last id of a single encoded space (mechanics C.2, fill = space)."""
+    """The id that stands for an absent unit: the last id of a single encoded space (paper note 1)."""
     return tokenizer.encode(" ", add_special_tokens=False)[-1]
 
 

@@ -1,7 +1,7 @@
 """The policy: a causal language model seen as the very distribution that it is sampled from.
 
 Temperature and EOS suppression are part of the policy, so sampling, old, new and reference log-probabilities all use
-the same distribution (mechanics B.1, B.2). The value head sits on the policy's trunk (TRL's design, mechanics B.14).
+the same distribution (paper note 10). The value head sits on the policy's trunk (TRL's design, paper note 23).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class CausalPolicy(nn.Module):
         self.min_new_tokens = min_new_tokens
         self.eos_id = eos_id
         self.pad_id = pad_id
-        self.eval()  # dropout stays off in rollout and update alike (mechanics B.15)
+        self.eval()  # dropout stays off in rollout and update alike (paper note 24)
 
     def frozen_copy(self) -> CausalPolicy:
         """The reference policy: the same weights, no gradient, no value head."""
@@ -120,7 +120,7 @@ class CachedDecoder:
 
 
 def new_value_head(hidden_size: int, generator: torch.Generator) -> nn.Linear:
-    """Linear(hidden, 1) with torch's default uniform initialisation, drawn from `generator` (mechanics B.14)."""
+    """Linear(hidden, 1) with torch's default uniform initialisation, drawn from `generator` (paper note 23)."""
     head = nn.Linear(hidden_size, 1)
     bound = hidden_size**-0.5
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 A row is ids plus a mask; a False column is not there at all (its neighbours' positions close up), so padding on either
 side and deleted units need no special case. With two labels the score is logit[1] - logit[0], the log-odds of
-"positive" (mechanics fact 3); with one label it is the logit itself.
+"positive" (paper note 15); with one label it is the logit itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Generalised advantage estimation (Schulman et al. 2016), whitened once over the whole rollout batch (mechanics B.9-10)."""
+"""Generalised advantage estimation (Schulman et al. 2016), whitened once over the whole rollout batch (paper note 20)."""
 
 from __future__ import annotations
 

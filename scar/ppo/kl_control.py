@@ -1,4 +1,4 @@
-"""The KL coefficient: fixed, or nudged towards a target (Ziegler et al. 2019, section 2.2; mechanics B.4)."""
+"""The KL coefficient: fixed, or nudged towards a target (Ziegler et al. 2019, section 2.2; paper note 19)."""
 
 from __future__ import annotations
 

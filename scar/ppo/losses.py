@@ -1,4 +1,4 @@
-"""The clipped losses of PPO, token by token; the caller takes the mean (mechanics B.11)."""
+"""The clipped losses of PPO, token by token; the caller takes the mean (paper note 21)."""
 
 from __future__ import annotations
 

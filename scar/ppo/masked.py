@@ -14,7 +14,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_var(x: Tensor, mask: Tensor) -> Tensor:
-    """Biased (population) variance of `x` where `mask` is True (mechanics B.9)."""
+    """Biased (population) variance of `x` where `mask` is True (paper note 20)."""
     return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
 
 

@@ -73,7 +73,7 @@ class PPOUpdater:
         limit = self._config.max_mean_ratio
         guard_hit = limit is not None and not stats["ratio_mean"] <= limit  # so that nan is caught too
         norm = nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm or float("inf"))
-        if not guard_hit:  # a policy far from its rollout would only be driven further away (mechanics B.12)
+        if not guard_hit:  # a policy far from its rollout would only be driven further away (paper note 22)
             self._optimizer.step()
             self.optimizer_steps += 1
         self._optimizer.zero_grad(set_to_none=True)

@@ -20,7 +20,7 @@ SENTENCE_ENDS = tuple(".?!\n")
 def hierarchy_of(tree: Nested) -> np.ndarray:
     """int64[n-1,2]: the rows of a tree, n-ary nodes binarised by mid-split; children come before parents.
 
-    Mid-split and not right-branching: a chain of k units costs 2^k coalitions (mechanics D.3, D.10).
+    Mid-split and not right-branching: a chain of k units costs 2^k coalitions (paper note 3).
     """
     leaf_count = _count_leaves(tree)
     if leaf_count < 2:
@@ -53,7 +53,7 @@ def balanced_hierarchy(count: int) -> np.ndarray:
 
 
 def token_tree(pieces: Sequence[str]) -> Nested:
-    """The tree over single tokens: word pieces in words, words in clauses, clauses in sentences (mechanics E, "token").
+    """The tree over single tokens: word pieces in words, words in clauses, clauses in sentences (paper note 4).
 
     `pieces` are the decoded tokens. A word starts at a piece that begins with white space or punctuation or follows a
     piece that ends so; a clause ends after `, ; : . ? !` or a newline, a sentence after `. ? !` or a newline.

@@ -1,6 +1,6 @@
 """The credit methods: how each splits a response's raw score over its tokens. Every row of credit sums to the score.
 
-Sparse, uniform, ABC and SCAR are the paper's (mechanics C); prefix difference is ours, a cheap baseline for causal
+Sparse, uniform, ABC and SCAR are the paper's (paper notes 12-14); prefix difference is ours, a cheap baseline for causal
 reward models. EOS carries no dense credit but in uniform (an equal share, as in ABC's code) and, where the reward model
 reads it, in prefix.
 """
@@ -69,7 +69,7 @@ class AttentionMethod:
     """ABC (Chan et al. 2024): the score in proportion to the reward model's last-layer attention, mean over heads.
 
     Row: the position at which the score is read. Columns: response tokens without EOS, normalised to sum 1; a row that
-    sums to 0 becomes uniform (mechanics C.1).
+    sums to 0 becomes uniform (paper note 14).
     """
 
     name = "abc"
@@ -124,7 +124,7 @@ class PrefixDifferenceMethod:
 class ScarMethod:
     """SCAR: Shapley or Owen values of the units, each at its unit's last token (Eqs. 3-5).
 
-    `empty` says what becomes of v(empty), which the paper sets to 0 though it is measured (mechanics D.9): "uniform"
+    `empty` says what becomes of v(empty), which the paper sets to 0 though it is measured (paper note 2): "uniform"
     adds v(empty)/N to each unit (the Shapley answer to v(empty) = 0), "zero" puts 0 into the estimator itself,
     "terminal" gives it to the last token.
     """

@@ -77,7 +77,7 @@ class ImdbTask:
         return reviews[reviews.str.len() > self.min_characters].tolist()
 
     def score(self, rollout: Rollout, reward_model: RewardModel) -> Scores:
-        """Raw sentiment logit of prompt + response without EOS; this task has no penalties (mechanics A.1)."""
+        """Raw sentiment logit of prompt + response without EOS; this task has no penalties (paper note 15)."""
         read_mask = rollout.content_mask
         raw = reward_model.score(rollout.sequence_ids(), rollout.sequence_mask(read_mask)).float()
         return Scores(raw=raw, final=raw, read_mask=read_mask)

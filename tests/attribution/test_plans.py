@@ -67,7 +67,7 @@ def brute_force_shapley(count: int, game: Game) -> np.ndarray:
 
 
 def closed_form_owen(hierarchy: np.ndarray, game: Game) -> np.ndarray:
-    """phi_i = 2^-d_i * sum over the choices C of i's path-sibling blocks of v(C + i) - v(C)   (mechanics D.2)."""
+    """phi_i = 2^-d_i * sum over the choices C of i's path-sibling blocks of v(C + i) - v(C)   (paper note 6)."""
     count = len(hierarchy) + 1
     parent = {int(child): count + k for k, row in enumerate(hierarchy) for child in row}
     leaves = {leaf: frozenset([leaf]) for leaf in range(count)}
