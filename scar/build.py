@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, check_alpha
+from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, check_alpha, require
 from scar.evaluation.reward_eval import evaluate_policy
 from scar.interfaces import Tracker
 from scar.models import loading
@@ -35,16 +35,23 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def construct(node: DictConfig, **runtime: Any) -> Any:
     """Call a node's `_target_` with its values and run-time objects (`instantiate` alone would turn a dataclass passed to
-    it into a config)."""
+    it into a config). A ValueError names a key that the target does not take."""
+    _refuse_unknown(
+        get_object(node._target_), [key for key in node if key != "_target_"], node._get_full_key(""), runtime
+    )
     return instantiate(node, _partial_=True)(**runtime)
+
+
+def _refuse_unknown(build: Callable[..., Any], keys: Iterable[Any], group: str, runtime: Mapping[str, Any]) -> None:
+    allowed = [name for name in inspect.signature(build).parameters if name not in runtime]
+    unknown = [f"{group}.{key}" for key in keys if key not in allowed]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such setting; allowed in {group}: {', '.join(allowed) or 'none'}")
 
 
 def build_settings(build: Callable[..., Any], node: DictConfig, group: str, **runtime: Any) -> Any:
     """Call `build` with a node's values and run-time objects; a ValueError names a key that it does not take."""
-    allowed = [name for name in inspect.signature(build).parameters if name not in runtime]
-    unknown = [f"{group}.{key}" for key in node if key not in allowed]
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: no such setting; allowed in {group}: {', '.join(allowed)}")
+    _refuse_unknown(build, node, group, runtime)
     return build(**plain(node), **runtime)
 
 
@@ -63,8 +70,10 @@ def setup_process(cfg: DictConfig) -> torch.device:
     """Threads, logging and noise of this process; returns the device."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.raiseExceptions = False  # on a full disk W&B's log lines would bury the one error that matters
-    if not isinstance(cfg.threads, int) or cfg.threads < 1:
-        raise ValueError(f"threads={cfg.threads}; allowed: 1 or more")
+    for key in ("seed", "model_seed", "threads"):
+        least = 1 if key == "threads" else 0
+        require(type(cfg[key]) is int and cfg[key] >= least, f"{key}={cfg[key]}", f"a whole number, {least} or more")
+    require(type(cfg.force) is bool, f"force={cfg.force}", "true or false")
     torch.set_num_threads(cfg.threads)
     loading.quiet_transformers()
     return resolve_device(cfg.device)
@@ -81,6 +90,14 @@ def local_models(cfg: DictConfig, task: Any, device: torch.device) -> LocalModel
         raise ValueError(f"models={cfg.models.source}: these are checkpoints by name, there is nothing to train here")
     cache = loading.ModelCache(Path(cfg.paths.cache))
     return LocalModels(plain(cfg.models), task, cache, seed=cfg.model_seed, device=device)
+
+
+def check_settings(cfg: DictConfig) -> PPOConfig:
+    """Check every setting that can be checked before data and models are loaded; returns the PPO settings."""
+    check_alpha(cfg.shaping.alpha)
+    build_settings(GenerationConfig, cfg.task.generation, "task.generation")
+    build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
+    return instantiate(cfg.ppo)
 
 
 class ModelNames:

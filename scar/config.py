@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 
-def _require(condition: bool, got: str, allowed: str, todo: str = "") -> None:
+def require(condition: bool, got: str, allowed: str) -> None:
+    """Raise ValueError saying what was got and what is allowed, unless `condition` holds."""
     if not condition:
-        raise ValueError(f"{got}; allowed: {allowed}" + (f"; {todo}" if todo else ""))
+        raise ValueError(f"{got}; allowed: {allowed}")
 
 
-def _check_numbers(settings: Any, group: str) -> None:
-    """Raise ValueError for a field annotated int or float that holds something else."""
+def check_numbers(settings: Any, group: str) -> None:
+    """Raise ValueError for a field of a dataclass annotated int or float that holds something else, or infinity."""
     for field in fields(settings):
         value = getattr(settings, field.name)
-        wanted = {"int": int, "float": (int, float), "float | None": (int, float, type(None))}.get(str(field.type))
-        if wanted is not None and (isinstance(value, bool) or not isinstance(value, wanted)):  # type: ignore[arg-type]
-            raise ValueError(f"{group}.{field.name}={value!r}; allowed: {field.type}")
+        types = {"int": (int,), "float": (int, float), "float | None": (int, float, type(None))}.get(str(field.type))
+        if types is not None:
+            fits = isinstance(value, types) and not isinstance(value, bool)
+            require(fits, f"{group}.{field.name}={value!r}", str(field.type))
+            require(value is None or not math.isinf(value), f"{group}.{field.name}={value}", "a finite number")
 
 
 def _divisors(number: int) -> str:
@@ -43,10 +47,10 @@ class GenerationConfig:
     sample_length: bool
 
     def __post_init__(self) -> None:
-        _check_numbers(self, "task.generation")
-        _require(self.temperature > 0, f"task.generation.temperature={self.temperature}", "a number above 0")
-        _require(self.max_new_tokens >= 1, f"task.generation.max_new_tokens={self.max_new_tokens}", "1 or more")
-        _require(
+        check_numbers(self, "task.generation")
+        require(self.temperature > 0, f"task.generation.temperature={self.temperature}", "a number above 0")
+        require(self.max_new_tokens >= 1, f"task.generation.max_new_tokens={self.max_new_tokens}", "1 or more")
+        require(
             1 <= self.min_new_tokens <= self.max_new_tokens,
             f"task.generation.min_new_tokens={self.min_new_tokens}",
             f"1 to task.generation.max_new_tokens={self.max_new_tokens}",
@@ -80,27 +84,27 @@ class PPOConfig:
     max_mean_ratio: float | None
 
     def __post_init__(self) -> None:
-        _check_numbers(self, "ppo")
+        check_numbers(self, "ppo")
         for name in ("updates", "batch_size", "minibatch_size", "microbatch_size", "ppo_epochs"):
-            _require(getattr(self, name) >= 1, f"ppo.{name}={getattr(self, name)}", "1 or more")
+            require(getattr(self, name) >= 1, f"ppo.{name}={getattr(self, name)}", "1 or more")
         self._check_divides("batch_size", "minibatch_size")
         self._check_divides("minibatch_size", "microbatch_size")
         schedules, controls = ("constant", "linear"), ("adaptive", "fixed")
-        _require(
+        require(
             self.learning_rate_schedule in schedules,
             f"ppo.learning_rate_schedule={self.learning_rate_schedule}",
             " or ".join(schedules),
         )
-        _require(self.kl_control in controls, f"ppo.kl_control={self.kl_control}", " or ".join(controls))
+        require(self.kl_control in controls, f"ppo.kl_control={self.kl_control}", " or ".join(controls))
         for name in ("gamma", "gae_lambda"):
-            _require(0 <= getattr(self, name) <= 1, f"ppo.{name}={getattr(self, name)}", "a number from 0 to 1")
+            require(0 <= getattr(self, name) <= 1, f"ppo.{name}={getattr(self, name)}", "a number from 0 to 1")
         for name in ("learning_rate", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "adam_eps"):
-            _require(getattr(self, name) > 0, f"ppo.{name}={getattr(self, name)}", "a number above 0")
+            require(getattr(self, name) > 0, f"ppo.{name}={getattr(self, name)}", "a number above 0")
         for name in ("max_grad_norm", "max_mean_ratio"):
             value = getattr(self, name)
-            _require(value is None or value > 0, f"ppo.{name}={value}", "null (no limit) or a number above 0")
+            require(value is None or value > 0, f"ppo.{name}={value}", "null (no limit) or a number above 0")
         for name in ("kl_coef", "value_loss_coef", "weight_decay"):
-            _require(getattr(self, name) >= 0, f"ppo.{name}={getattr(self, name)}", "0 or more")
+            require(getattr(self, name) >= 0, f"ppo.{name}={getattr(self, name)}", "0 or more")
 
     def _check_divides(self, whole: str, part: str) -> None:
         total, piece = getattr(self, whole), getattr(self, part)
@@ -119,15 +123,15 @@ class EvaluationConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        _check_numbers(self, "evaluation")
-        _require(self.prompts >= 1, f"evaluation.prompts={self.prompts}", "1 or more")
-        _require(self.batch_size >= 1, f"evaluation.batch_size={self.batch_size}", "1 or more")
+        check_numbers(self, "evaluation")
+        require(self.prompts >= 1, f"evaluation.prompts={self.prompts}", "1 or more")
+        require(self.batch_size >= 1, f"evaluation.batch_size={self.batch_size}", "1 or more")
 
 
 def check_alpha(alpha: float) -> float:
     """Return `alpha` if it is a valid mix of Eq. 6, else raise ValueError."""
     valid = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 <= alpha <= 1
-    _require(valid, f"shaping.alpha={alpha}", "a number from 0 (sparse) to 1 (fully dense)")
+    require(valid, f"shaping.alpha={alpha}", "a number from 0 (sparse) to 1 (fully dense)")
     return float(alpha)
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from scar.build import Run, build_task, construct, local_models, plain, setup_process
-from scar.config import PPOConfig, check_alpha, fingerprint
+from scar.build import Run, build_task, check_settings, construct, local_models, plain, setup_process
+from scar.config import PPOConfig, fingerprint
 from scar.prepare import StartProgress
 from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import SCHEMA_VERSION, RunWriter
@@ -44,10 +43,9 @@ def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:
 def train_run(cfg: DictConfig) -> Path:
     """Train and evaluate one run unless its record exists; returns the record's folder."""
     device = setup_process(cfg)
+    ppo = check_settings(cfg)
     identity = run_identity(cfg, device)
     folder = run_folder(cfg, identity)
-    check_alpha(cfg.shaping.alpha)
-    ppo = instantiate(cfg.ppo)
     progress = _progress_tracker(cfg, ppo, folder)
     if folder.exists() and not cfg.force:
         progress.finish("skipped")

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scar.config import check_numbers, require
+
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
 """Called after each optimizer step with (steps done, steps in all, named losses)."""
 
@@ -28,6 +30,11 @@ class TrainingConfig:
     weight_decay: float
     max_grad_norm: float
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "training")
+        for name in ("epochs", "batch_size", "learning_rate", "max_grad_norm"):
+            require(getattr(self, name) > 0, f"training.{name}={getattr(self, name)}", "a number above 0")
+
 
 @dataclass(frozen=True)
 class RewardAugmentation:
@@ -40,6 +47,13 @@ class RewardAugmentation:
     min_tokens: int
     max_tokens: int
     max_masked_fraction: float
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "augmentation")
+        lengths = f"augmentation.min_tokens={self.min_tokens}, max_tokens={self.max_tokens}"
+        require(1 <= self.min_tokens <= self.max_tokens, lengths, "1 <= min_tokens <= max_tokens")
+        fraction = self.max_masked_fraction
+        require(0 <= fraction <= 1, f"augmentation.max_masked_fraction={fraction}", "a number from 0 to 1")
 
 
 def pad_right(rows: Sequence[Sequence[int]], *, pad_id: int) -> tuple[Tensor, Tensor]:

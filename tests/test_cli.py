@@ -195,21 +195,33 @@ BAD_INPUT = {
     "task.source=nowhere": "nowhere",
     "evaluation.prompts=0": "evaluation.prompts=0; allowed: 1 or more",
     "device=tpu": "device=tpu; allowed: auto, cpu or cuda",
-    "threads=0": "threads=0; allowed: 1 or more",
+    "threads=0": "threads=0; allowed: a whole number, 1 or more",
     "threads=two": "threads=two",
     "model_seed=99": "model_seed=99 is not in",
+    "seed=abc": "seed=abc",
+    "seed=1.5": "seed=1.5",
+    "force=maybe": "force=maybe",
+    "ppo.learning_rate=nan": "ppo.learning_rate=nan",
+    "models.reward.rows_a_batch=0": "models.reward.rows_a_batch=0",
+    "+shaping.method.colour=1": "colour",
+    "ppo.max_grad_norm=inf": "ppo.max_grad_norm=inf",
+    "task.build.min_characters=abc": "task.build.min_characters='abc'",
 }
 """What is typed, and what the one line must say."""
 
 
-@pytest.mark.parametrize("override", list(BAD_INPUT))
+@pytest.mark.parametrize(
+    ("override", "says"),
+    BAD_INPUT.items(),
+)
 def test_bad_input_is_one_line_and_leaves_nothing(
-    override: str, smoke: SmokeScale, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    override: str, says: str, smoke: SmokeScale, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = (f"paths.runs={tmp_path / 'runs'}", f"paths.cache={smoke.cache}")
-    outcome = run_in_process("train", "scale=smoke", "device=cpu", "tracker=jsonl", *paths, override, capsys=capsys)
-    assert BAD_INPUT[override] in assert_one_line_error(outcome)
-    assert not (tmp_path / "runs").exists()
+    options = ("scale=smoke", "device=cpu", "tracker=jsonl", "ppo.updates=1")
+    outcome = run_in_process("train", *options, *paths, override, capsys=capsys)
+    assert says in assert_one_line_error(outcome)
+    assert files_below(tmp_path / "runs") == []
 
 
 def test_missing_models_name_the_cache_and_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,22 @@ def test_perplexity_by_hand() -> None:
     assert perplexity(Uniformish(), rows, pad_id=5, batch_size=2) == pytest.approx(expected, rel=1e-5)
 
 
+def test_each_token_is_predicted_from_the_one_before_it() -> None:
+    class Counting(nn.Module):
+        """Gives the successor of each token probability 1/2 and the others equal shares of the rest."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+            successor = nn.functional.one_hot((input_ids + 1) % VOCABULARY, VOCABULARY)
+            return SimpleNamespace(logits=torch.where(successor.bool(), 0.5, 0.5 / (VOCABULARY - 1)).log())
+
+    assert perplexity(Counting(), [[3, 4, 5, 6], [8, 9]], pad_id=PAD) == pytest.approx(2, rel=1e-5)
+    assert perplexity(Counting(), [[6, 5, 4]], pad_id=PAD) == pytest.approx(2 * (VOCABULARY - 1), rel=1e-5)
+
+
 def test_padding_token_does_not_matter_to_the_language_model() -> None:
     config = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0)
     first, second = (trained_language_model(pad_id=pad, config=config) for pad in (PAD, 7))
@@ -144,8 +160,12 @@ def test_dropout_is_fixed_by_the_seed_and_off_afterwards() -> None:
         train_language_model(model, PATTERN, config=config, pad_id=PAD, generator=stream(seed), progress=quiet)
         return model
 
-    first, second = trained(1), trained(1)
+    torch.manual_seed(1)
+    first = trained(1)
+    torch.manual_seed(2)
+    second, other = trained(1), trained(2)
     assert torch.equal(weights_of(first), weights_of(second))
+    assert not torch.equal(weights_of(first), weights_of(other))
     assert not first.training
 
 
@@ -199,6 +219,13 @@ def test_half_of_the_texts_are_cut_and_half_are_blanked_independently() -> None:
     assert abs(float((cut & blanked).float().mean() - cut.float().mean() * blanked.float().mean())) < 0.06
 
 
+def test_cut_lengths_reach_both_ends_equally_often() -> None:
+    row, draws = list(range(100, 140)), stream()
+    augmentation = RewardAugmentation(min_tokens=4, max_tokens=5, max_masked_fraction=0.0)
+    lengths = [len(vary(row, augmentation, space_id=SPACE, generator=draws)) for _ in range(2000)]
+    assert lengths.count(4) / 2000 == pytest.approx(0.25, abs=0.04)  # half are cut, half of those to 4, half to 5
+
+
 def test_masked_share_reaches_its_bound_but_not_beyond() -> None:
     row, draws = list(range(100, 200)), stream()
     augmentation = RewardAugmentation(min_tokens=60, max_tokens=60, max_masked_fraction=0.3)
@@ -236,6 +263,6 @@ class LastTokenModel(nn.Module):
 
 def test_accuracy_reads_the_last_real_token_by_hand() -> None:
     rows = [[3, 12], [20, 8], [15], [9, 9, 9, 11], [5, 5, 10]]
-    labels = [1, 1, 1, 0, 0]  # right, wrong, right, wrong, right (a logit of 0 is not positive)
+    labels = [1, 0, 1, 0, 0]  # right, right, right, wrong, right (a logit of 0 is not positive)
     for batch_size in (1, 2, 256):
-        assert accuracy(LastTokenModel(), rows, labels, pad_id=99, batch_size=batch_size) == pytest.approx(3 / 5)
+        assert accuracy(LastTokenModel(), rows, labels, pad_id=99, batch_size=batch_size) == pytest.approx(4 / 5)

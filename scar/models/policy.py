@@ -121,7 +121,7 @@ class CachedDecoder:
 
 def new_value_head(hidden_size: int, generator: torch.Generator) -> nn.Linear:
     """Linear(hidden, 1) with torch's default uniform initialisation, drawn from `generator` (paper note 23)."""
-    head = nn.Linear(hidden_size, 1)
+    head = nn.utils.skip_init(nn.Linear, hidden_size, 1)  # plain nn.Linear would draw from the global generator
     bound = hidden_size**-0.5
     with torch.no_grad():
         head.weight.uniform_(-bound, bound, generator=generator)

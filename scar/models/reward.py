@@ -23,6 +23,8 @@ class SequenceRewardModel(nn.Module):
         super().__init__()
         if model.config.num_labels not in (1, 2):
             raise ValueError(f"the reward model has {model.config.num_labels} labels; allowed: 1 or 2")
+        if not isinstance(rows_a_batch, int) or rows_a_batch < 1:
+            raise ValueError(f"models.reward.rows_a_batch={rows_a_batch}; allowed: 1 or more")
         self.model = model
         self.space_id = space_id
         self.rows_a_batch = rows_a_batch

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from scar.config import check_numbers
 from scar.interfaces import RewardModel
 from scar.types import Rollout, Scores
 
@@ -50,6 +51,9 @@ class ImdbTask:
     source: Source
     min_characters: int
     name: str = "imdb"
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "task.build")
 
     @cached_property
     def frame(self) -> pd.DataFrame:
