@@ -85,7 +85,7 @@ def training_bar(title: str) -> ProgressCallback:
     progress.start()
 
     def advance(done: int, total: int, losses: dict[str, float]) -> None:
-        rate = f"{done / max(time.monotonic() - started, 1e-9):.1f} steps/s"
+        rate = f"{done / max(time.monotonic() - started, 1e-9):.1f}/s"
         note = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
         progress.update(task, completed=done, total=total, rate=rate, note=note)
         if done == total:

@@ -101,17 +101,25 @@ class ProgressFile:
 
 
 def progress_bar() -> Progress:
-    """The one look of all progress displays: what, bar, done/all, rate, elapsed, time left, last numbers."""
+    """The one look of all progress displays: what, bar, done/all, rate, elapsed, time left, last numbers.
+
+    The last numbers get what width remains and are cut there, so that the rest stays readable on 80 columns.
+    """
+
+    def fixed(width: int) -> Column:
+        return Column(no_wrap=True, min_width=width)
+
     return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=4)),
-        BarColumn(bar_width=12, table_column=Column(min_width=12)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5)),
-        TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, min_width=13)),
-        TextColumn("[dim]elapsed[/]", table_column=Column(no_wrap=True, min_width=7)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-        TextColumn("[dim]left[/]", table_column=Column(no_wrap=True, min_width=4)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn("{task.description}", table_column=fixed(4)),
+        BarColumn(bar_width=10, table_column=fixed(10)),
+        MofNCompleteColumn(table_column=fixed(5)),
+        TextColumn("{task.fields[rate]}", table_column=fixed(8)),
+        TextColumn("[dim]after[/]", table_column=fixed(5)),
+        TimeElapsedColumn(table_column=fixed(7)),
+        TextColumn("[dim]left[/]", table_column=fixed(4)),
+        TimeRemainingColumn(table_column=fixed(7)),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        expand=True,
     )
 
 
@@ -133,7 +141,7 @@ class BarTracker:
         """Advance the bar."""
         rate = row["update"] / max(time.monotonic() - self._started, 1e-9)
         note = _describe(row["reward/raw_mean"], row["kl/seq_sum_mean"])
-        self._progress.update(self._task, completed=row["update"], rate=f"{rate:.1f} updates/s", note=note)
+        self._progress.update(self._task, completed=row["update"], rate=f"{rate:.1f}/s", note=note)
 
     def finish(self, status: str) -> None:
         """Stop drawing; "skipped" shows no bar."""
@@ -170,7 +178,7 @@ class SweepProgress:
         # Runs that were finished before this sweep say nothing about its speed.
         fraction = sum(self._share(s) for s in states)
         elapsed = time.monotonic() - self._started
-        rate = f"{60 * fraction / elapsed:.1f} runs/min" if fraction > 0 else ""
+        rate = f"{60 * fraction / elapsed:.1f}/min" if fraction > 0 else ""
         note = self._note(states)
         self._progress.update(self._task, completed=round(skipped + fraction, 2), rate=rate, note=note)
         if not self._progress.console.is_terminal and done * 4 // self._runs > self._reported:
@@ -184,9 +192,9 @@ class SweepProgress:
         running = [s for s in shown if s["status"] == "running"]
         failed = sum(s["status"] == "failed" for s in states)
         parts = [f"{failed} failed"] if failed else []
-        parts += [f"{s['name']} {s['update']}/{s['updates']} {_describe(s['reward'], s['kl'])}" for s in running]
+        parts += [f"{_describe(s['reward'], s['kl'])} {s['name']} {s['update']}/{s['updates']}" for s in running]
         if not running and shown:
-            parts.append(f"last: {shown[-1]['name']} {_describe(shown[-1]['reward'], shown[-1]['kl'])}")
+            parts.append(f"{_describe(shown[-1]['reward'], shown[-1]['kl'])} last: {shown[-1]['name']}")
         return " | ".join(parts)
 
     def stop(self) -> None:

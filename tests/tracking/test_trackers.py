@@ -195,7 +195,7 @@ def test_sweep_counts_finished_skipped_and_the_share_of_running_ones(tmp_path: P
     task = shown(display)
     assert task.completed == 1 + 1 + 0.5  # nothing for the failed one
     assert task.total == 6
-    assert task.fields["rate"] == "1.5 runs/min"  # the skipped run says nothing about speed
+    assert task.fields["rate"] == "1.5/min"  # the skipped run says nothing about speed
     for part in ("1 failed", "c 2/4", "reward +1.00", "KL 5.0"):
         assert part in task.fields["note"]
 
@@ -243,7 +243,7 @@ def test_bar_of_a_single_run_follows_its_updates_and_stops(clock: list[float], t
     bar.log(ROWS[1])
     task = bar._progress.tasks[0]
     assert (task.completed, task.total) == (2, 3)
-    assert task.fields["rate"] == "0.5 updates/s"
+    assert task.fields["rate"] == "0.5/s"
     assert task.fields["note"].split() == ["reward", "+0.50", "KL", "3.0"]
     bar.finish("failed")
     assert not bar._progress.live.is_started
