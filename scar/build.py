@@ -1,4 +1,4 @@
-"""The composition root: from a Hydra config to wired objects and a finished run. The only importer of hydra here."""
+"""The composition root: from a Hydra config to wired objects. Below this module nothing knows Hydra or its config type."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def construct(node: DictConfig, **runtime: Any) -> Any:
     """Call a node's `_target_` with its values and run-time objects (`instantiate` alone would turn a dataclass passed to
     it into a config). A ValueError names a key that the target does not take."""
     _refuse_unknown(
-        get_object(node._target_), [key for key in node if key != "_target_"], node._get_full_key(""), runtime
+        get_object(node._target_),
+        [key for key in node if key != "_target_"],
+        node._get_full_key("").rstrip("."),
+        runtime,
     )
     return instantiate(node, _partial_=True)(**runtime)
 

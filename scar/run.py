@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from scar.build import Run, build_task, check_settings, construct, local_models, plain, setup_process
 from scar.config import PPOConfig, fingerprint
-from scar.prepare import StartProgress
+from scar.prepare import RECIPE, StartProgress
 from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import SCHEMA_VERSION, RunWriter
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
@@ -27,6 +27,7 @@ def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     """Everything that decides a run's numbers. Settings of units and estimator count only for methods that use them."""
     identity = {k: v for k, v in plain(cfg).items() if k not in NOT_IDENTITY}
     identity["device"] = device.type
+    identity["recipe"] = RECIPE  # a changed training recipe makes other models, so other runs
     del identity["task"]["alpha"]  # counts as shaping.alpha, where a method reads it
     if "estimator" not in cfg.shaping.needs:
         identity |= {"estimator": None, "segmentation": None}
