@@ -38,7 +38,6 @@ help:  ## list the targets
 STAMP := $(VENV)/installed.txt
 setup: $(STAMP)  ## make the environment in VENV, when the pins have changed
 $(STAMP): pyproject.toml constraints.txt
-	@cat pyproject.toml constraints.txt > /dev/null
 	@if [ -f $(STAMP) ] && cat pyproject.toml constraints.txt | cmp -s - $(STAMP); then touch $(STAMP); else \
 	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	    { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }; \

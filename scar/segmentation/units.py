@@ -56,7 +56,8 @@ def token_tree(pieces: Sequence[str]) -> Nested:
     """The tree over single tokens: word pieces in words, words in clauses, clauses in sentences (paper note 4).
 
     `pieces` are the decoded tokens. A word starts at a piece that begins with white space or punctuation or follows a
-    piece that ends so; a clause ends after `, ; : . ? !` or a newline, a sentence after `. ? !` or a newline.
+    piece that ends so; a clause ends after `, ; : . ? !` or a newline, a sentence after `. ? !` or a newline (and the
+    closing quotes or brackets in the same piece).
     """
     sentences: list[list[list[list[int]]]] = [[[]]]
     for i, piece in enumerate(pieces):
