@@ -7,6 +7,8 @@ METHODS ?= sparse,uniform,abc,scar,prefix
 SEEDS ?= 1,2,3,4,5
 MODEL_SEED ?= 1
 JOBS ?= 2
+BENCH ?= attribution
+QUICK ?=
 RESULTS ?= results$(if $(filter-out 1,$(MODEL_SEED)),/model-seed-$(MODEL_SEED))
 OVERRIDES ?=
 
@@ -28,7 +30,7 @@ known = $(foreach name,$(subst $(comma), ,$($1)),$(if $(wildcard conf/$2/$(name)
 $(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models reproduce-table1 smoke test test-slow lint format type clean-results
+.PHONY: help setup models reproduce-table1 smoke bench test test-slow lint format type clean-results
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +66,9 @@ reproduce-table1: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 1 and Fi
 
 smoke:  ## everything at scale=smoke in under two minutes, ending in results/smoke/table1.md
 	@$(MAKE) --no-print-directory reproduce-table1 SCALE=smoke SEEDS=1,2
+
+bench: setup  ## measure on this machine: BENCH=attribution, estimators or memory; QUICK=1 leaves out what takes minutes
+	@$(BIN)/python experiments/bench.py $(BENCH) $(if $(QUICK),--quick) --results $(RESULTS)
 
 test: setup  ## the default tests (under 5 minutes on 2 cores, offline)
 	@WANDB_MODE=offline $(BIN)/python -m pytest -m "not slow"

@@ -12,9 +12,10 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from scar.attribution.backends import ScorerReport, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, check_alpha, require
 from scar.evaluation.reward_eval import evaluate_policy
-from scar.interfaces import Tracker
+from scar.interfaces import CoalitionScorer, Tracker
 from scar.models import loading
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.models.reward import SequenceRewardModel
@@ -123,16 +124,18 @@ class ModelNames:
 
 
 class Run:
-    """The wired objects of one run: `trainer` trains, `evaluate` judges, `meter` counts, `names` says which models."""
+    """The wired objects of one run: `trainer` trains, `evaluate` judges, `meter` counts, `names` says which models (of which
+    `reward_model` is one), `coalitions` how coalitions are scored (None for methods that ask for none)."""
 
     def __init__(self, cfg: DictConfig, ppo: PPOConfig, device: torch.device, tracker: Tracker) -> None:
         self._cfg, self._device = cfg, device
         self._evaluation = build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
         self._generation = build_settings(GenerationConfig, cfg.task.generation, "task.generation")
         self._task = build_task(cfg)
+        self.coalitions: ScorerReport | None = None
         self.names = ModelNames(cfg, self._task, device)
         self._tokenizer = loading.load_tokenizer(self.names["policy"])
-        self._reward_model = self._build_reward_model()
+        self.reward_model = self._build_reward_model()
         policy = self._build_policy()
         self._sampler = Sampler(policy, policy.frozen_copy(), tokenizer=self._tokenizer, generation=self._generation)
         self.meter = Meter(device)
@@ -144,7 +147,7 @@ class Run:
             prompts=self._prompts("train", ppo.batch_size, cfg.seed),
             sampler=self._sampler,
             task=self._task,
-            reward_model=self._reward_model,
+            reward_model=self.reward_model,
             segmenter=construct(cfg.segmentation.build, tokenizer=self._tokenizer),
             method=self._build_method(),
             updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], ppo),
@@ -185,10 +188,17 @@ class Run:
     def _build_method(self) -> Any:
         """The credit method, given the run-time objects that its config says it needs."""
         offers: dict[str, Callable[[], Any]] = {
-            "reward_model": lambda: self._reward_model,
+            "reward_model": lambda: self.reward_model,
+            "scorer": self._build_scorer,
             "estimator": lambda: instantiate(self._cfg.estimator),
         }
         return construct(self._cfg.shaping.method, **{need: offers[need]() for need in self._cfg.shaping.needs})
+
+    def _build_scorer(self) -> CoalitionScorer:
+        scorer, self.coalitions = build_settings(
+            make_scorer, self._cfg.coalitions, "coalitions", reward_model=self.reward_model, device=self._device
+        )
+        return scorer
 
     def _prompts(self, split: str, batch_size: int, seed: int) -> TextPrefixPrompts:
         return build_settings(
@@ -212,5 +222,5 @@ class Run:
             )
         prompts = self._prompts("test", self._evaluation.batch_size, self._evaluation.seed)
         return evaluate_policy(
-            self._sampler, prompts, self._task, self._reward_model, self._evaluation, device=self._device
+            self._sampler, prompts, self._task, self.reward_model, self._evaluation, device=self._device
         )

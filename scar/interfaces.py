@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from scar.types import CoalitionPlan, Credit, PromptBatch, Rollout, Scores, Units
+from scar.types import CoalitionRows, Credit, PromptBatch, Rollout, Scores, Units, UnitValues
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,32 @@ class Segmenter(Protocol):
         ...
 
 
-class Estimator(Protocol):
-    """Chooses coalitions and weights for a response of `count` >= 2 units."""
+class CoalitionScorer(Protocol):
+    """Scores the coalitions of a batch (a reward model seen from the game)."""
 
-    def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> CoalitionPlan:
-        """The coalitions to evaluate and how to combine them."""
+    space_id: int
+
+    def score(self, batch: Sequence[CoalitionRows]) -> list[np.ndarray]:
+        """f64[M] for the rows of each prompt: the score read at each row's last token."""
+        ...
+
+
+class Game(Protocol):
+    """The games of a batch: how many players each response has, the tree above them, and v."""
+
+    counts: list[int]
+    hierarchies: list[np.ndarray]
+
+    def evaluate(self, coalitions: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+        """v f64[M] of the coalitions b[M,n] of each response; None stays None."""
+        ...
+
+
+class Estimator(Protocol):
+    """Finds unit values: Shapley or Owen values, exact or sampled."""
+
+    def estimate(self, game: Game, generator: np.random.Generator) -> Sequence[UnitValues | None]:
+        """Unit values of every response of at least two units."""
         ...
 
 

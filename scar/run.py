@@ -30,7 +30,7 @@ def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     identity["recipe"] = RECIPE  # a changed training recipe makes other models, so other runs
     del identity["task"]["alpha"]  # counts as shaping.alpha, where a method reads it
     if "estimator" not in cfg.shaping.needs:
-        identity |= {"estimator": None, "segmentation": None}
+        identity |= {"estimator": None, "segmentation": None, "coalitions": None}
     return identity
 
 
@@ -101,6 +101,7 @@ def _write_results(
         "method": cfg.shaping.name,
         "segmentation": cfg.segmentation.name if uses_units else None,
         "estimator": plain(cfg.estimator) if uses_units else None,
+        "coalitions": run.coalitions.as_dict() if run.coalitions else None,
         "alpha": cfg.shaping.alpha,
         "seed": cfg.seed,
         "model_seed": cfg.model_seed,

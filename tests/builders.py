@@ -1,8 +1,10 @@
-"""Small rollouts, scores and reward models for tests, made of plain numbers."""
+"""Small rollouts, scores, reward models and games for tests, made of plain numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from hypothesis import settings
 from torch import Tensor
 
 from scar.config import PPOConfig
-from scar.types import PromptBatch, Rollout, Scores, Units
+from scar.types import CoalitionPlan, CoalitionRows, PromptBatch, Rollout, Scores, Units
 
 EOS, PAD, SPACE = 0, 1, 2
 FIRST_CONTENT, FIRST_PROMPT = 10, 500
@@ -109,17 +111,49 @@ def make_scores(
     )
 
 
+class FakeScorer:
+    """Scores coalition rows with a Python function of the present ids and keeps every row that it was asked for.
+
+    `rows` holds the present ids, prompt included, in the order in which they were asked for.
+    """
+
+    space_id = SPACE
+
+    def __init__(self, function: Callable[[list[int]], float]) -> None:
+        self.function = function
+        self.batches: list[list[CoalitionRows]] = []
+
+    @property
+    def calls(self) -> int:
+        return len(self.batches)
+
+    @property
+    def rows(self) -> list[list[int]]:
+        return [ids for batch in self.batches for rows in batch for ids in texts_of(rows)]
+
+    def score(self, batch: Sequence[CoalitionRows]) -> list[np.ndarray]:
+        self.batches.append(list(batch))
+        return [np.array([self.function(ids) for ids in texts_of(rows)], dtype=np.float64) for rows in batch]
+
+
+def texts_of(rows: CoalitionRows) -> list[list[int]]:
+    """The present ids of each row, prompt included."""
+    prompt = rows.prompt_ids.tolist()
+    return [prompt + ids[:length] for ids, length in zip(rows.ids.tolist(), rows.lengths.tolist(), strict=True)]
+
+
 class FakeRewardModel:
     """Scores the list of present ids with a Python function and keeps every row that it was asked for.
 
-    `attention` is what `last_layer_attention` returns. Prefix scores off the mask are a large number, since nothing may
-    depend on them.
+    `scorer` scores coalitions with the same function. `attention` is what `last_layer_attention` returns. Prefix scores
+    off the mask are a large number, since nothing may depend on them.
     """
 
     space_id = SPACE
 
     def __init__(self, function: Callable[[list[int]], float], *, attention: Tensor | None = None) -> None:
         self.function = function
+        self.scorer = FakeScorer(function)
         self.attention = attention
         self.rows: list[tuple[list[int], list[bool]]] = []
         self.calls = 0
@@ -203,6 +237,100 @@ def check_hierarchy(hierarchy: np.ndarray, count: int, *, in_order: bool = True)
         leaves[node] = leaves[left] + leaves[right]
     found = leaves[2 * count - 2]
     assert (found if in_order else sorted(found)) == list(range(count))
+
+
+def chain(count: int) -> np.ndarray:
+    """The most lopsided tree: (((0, 1), 2), 3) ..."""
+    return np.array([[0 if k == 0 else count + k - 1, k + 1] for k in range(count - 1)], dtype=np.int64).reshape(-1, 2)
+
+
+Worth = Callable[[frozenset[int]], float]
+"""A game: the value of every coalition."""
+
+
+def subsets(players: Sequence[int]) -> Iterator[frozenset[int]]:
+    for size in range(len(players) + 1):
+        yield from map(frozenset, itertools.combinations(players, size))
+
+
+def random_game(count: int, rng: np.random.Generator) -> Worth:
+    """An independent normal value for every coalition, the empty one included."""
+    table = {coalition: float(rng.normal()) for coalition in subsets(range(count))}
+    return table.__getitem__
+
+
+def worths(game: Worth, coalitions: np.ndarray) -> np.ndarray:
+    """v of the rows of b[M,n]."""
+    return np.array([game(frozenset(np.flatnonzero(row).tolist())) for row in coalitions])
+
+
+def solve(plan: CoalitionPlan, game: Worth) -> np.ndarray:
+    """The unit values that a plan gives a game."""
+    return plan.weights @ worths(game, plan.coalitions)
+
+
+class TableGames:
+    """The games of a batch from Python functions (see scar.interfaces.Game); keeps the coalitions asked of each.
+
+    A response of fewer than two units has the empty hierarchy and, by default, one unit.
+    """
+
+    def __init__(
+        self, games: Sequence[Worth], hierarchies: Sequence[np.ndarray], counts: Sequence[int] | None = None
+    ) -> None:
+        self.hierarchies = list(hierarchies)
+        self.counts = [len(hierarchy) + 1 for hierarchy in hierarchies] if counts is None else list(counts)
+        self.asked: list[list[np.ndarray]] = [[] for _ in games]
+        self.calls = 0
+        self._games = games
+
+    def evaluate(self, coalitions: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+        self.calls += 1
+        for seen, masks in zip(self.asked, coalitions, strict=True):
+            seen += [] if masks is None else list(masks)
+        return [
+            None if masks is None else worths(game, masks) for game, masks in zip(self._games, coalitions, strict=True)
+        ]
+
+
+def brute_force_shapley(count: int, game: Worth) -> np.ndarray:
+    """Mean marginal contribution over all orders of arrival: the definition."""
+    total = np.zeros(count)
+    for order in itertools.permutations(range(count)):
+        present: frozenset[int] = frozenset()
+        for unit in order:
+            total[unit] += game(present | {unit}) - game(present)
+            present |= {unit}
+    return total / math.factorial(count)
+
+
+def owen_contexts(hierarchy: np.ndarray) -> list[list[frozenset[int]]]:
+    """For each leaf every on/off choice of its path-sibling blocks: the coalitions that it joins."""
+    count = len(hierarchy) + 1
+    parent = {int(child): count + k for k, row in enumerate(hierarchy) for child in row}
+    below = {leaf: frozenset([leaf]) for leaf in range(count)}
+    for k, (left, right) in enumerate(hierarchy.tolist()):
+        below[count + k] = below[left] | below[right]
+    found = []
+    for leaf in range(count):
+        blocks, node = [], leaf
+        while node in parent:
+            left, right = hierarchy[parent[node] - count].tolist()
+            blocks.append(below[right if node == left else left])
+            node = parent[node]
+        choices = itertools.product([False, True], repeat=len(blocks))
+        found.append([frozenset().union(*itertools.compress(blocks, choice)) for choice in choices])
+    return found
+
+
+def closed_form_owen(hierarchy: np.ndarray, game: Worth) -> np.ndarray:
+    """phi_i = 2^-d_i * sum over the choices C of i's path-sibling blocks of v(C + i) - v(C)   (paper note 6)."""
+    return np.array(
+        [
+            sum(game(context | {leaf}) - game(context) for context in contexts) / len(contexts)
+            for leaf, contexts in enumerate(owen_contexts(hierarchy))
+        ]
+    )
 
 
 def ppo_config(**changes: object) -> PPOConfig:

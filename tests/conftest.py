@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tests.smoke_scale import SmokeScale
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore::PendingDeprecationWarning:shap.*")  # its plots, at first import
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> "SmokeScale":
     """The smoke-scale models, trained once for the whole test run."""

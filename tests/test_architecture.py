@@ -21,6 +21,9 @@ LAYERS = {
         "ppo.kl_control",
         "shaping.rewards",
         "attribution.plans",
+        "attribution.hierarchies",
+        "attribution.estimators",
+        "attribution.trie",
         "segmentation.units",
     ),
     2: (
@@ -28,6 +31,10 @@ LAYERS = {
         "tasks",
         "segmentation",
         "attribution.backends",
+        "attribution.fused",
+        "attribution.trie_attention",
+        "attribution.attention",
+        "attribution.architectures",
         "attribution.shap_backend",
         "engine",
         "tracking",
@@ -43,14 +50,14 @@ LAYERS = {
         "checkpoint",
         "trainer",
     ),
-    4: ("build", "prepare", "run", "cli"),
+    4: ("build", "prepare", "run", "cli", "bench"),
 }
 """The first names that fit decide, longest first: "segmentation.units" before "segmentation"."""
 REPORT = "report"
 PURE = {"torch", "numpy"}
 REPORT_MAY_USE = {"types", "tracking.records", REPORT}
 ONE_MODULE_ONLY = ("wandb", "datasets", "shap", "spacy", "stanza", "peft", "deepspeed")
-HYDRA_USERS = {"build", "run", "cli"}
+HYDRA_USERS = {"build", "run", "cli", "bench.estimators"}
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,8 @@ BAD_INPUT = {
     "+shaping.method.colour=1": "colour",
     "ppo.max_grad_norm=inf": "ppo.max_grad_norm=inf",
     "task.build.min_characters=abc": "task.build.min_characters='abc'",
+    "coalitions.backend=magic": "coalitions.backend=magic; allowed: auto, fused, generic, plain",
+    "+coalitions.colour=red": "coalitions.colour: no such setting; allowed in coalitions: backend, dtype, memory_mib",
 }
 """What is typed, and what the one line must say."""
 
@@ -242,15 +244,33 @@ def test_models_by_name_are_not_trained_here(script: str, tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize(
-    "override", ["shaping.method.fill=blanks", "shaping.method.empty=none", "estimator.permutations=3"]
+    ("override", "estimator"),
+    [
+        ("shaping.method.fill=blanks", "permutation"),
+        ("shaping.method.empty=none", "permutation"),
+        ("estimator.permutations=3", "permutation"),
+        ("estimator.max_coalitions=3", "owen"),
+        ("estimator.max_evals=0", "shap"),
+    ],
 )
 def test_error_names_the_key_that_was_typed(
-    override: str, smoke: SmokeScale, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    override: str, estimator: str, smoke: SmokeScale, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = (f"paths.runs={tmp_path / 'runs'}", f"paths.cache={smoke.cache}")
-    options = ("scale=smoke", "device=cpu", "shaping=scar", "estimator=permutation", "tracker=jsonl")
+    options = ("scale=smoke", "device=cpu", "shaping=scar", f"estimator={estimator}", "tracker=jsonl")
     line = assert_one_line_error(run_in_process("train", *options, *paths, override, capsys=capsys))
     assert f"{override}; allowed: " in line
+    assert files_below(tmp_path / "runs") == []
+
+
+def test_a_response_over_the_budget_of_shap_is_one_line_and_leaves_nothing(
+    smoke: SmokeScale, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = (f"paths.runs={tmp_path / 'runs'}", f"paths.cache={smoke.cache}")
+    options = ("scale=smoke", "device=cpu", "shaping=scar", "tracker=jsonl", "ppo.updates=1")
+    budget = ("estimator=shap", "estimator.max_evals=20")
+    line = assert_one_line_error(run_in_process("train", *options, *paths, *budget, capsys=capsys))
+    assert "estimator.max_evals=20 would cut it off; raise it or use estimator=owen" in line
     assert files_below(tmp_path / "runs") == []
 
 

@@ -12,19 +12,25 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from scar.attribution.plans import ExactEstimator
-from scar.build import construct
+from scar.attribution.backends import BACKENDS, DTYPES, make_scorer
+from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.attribution.shap_backend import ShapEstimator
+from scar.build import build_settings, construct
 from scar.cli import sweep_size
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
 from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
+from scar.models.reward import SequenceRewardModel
 from scar.prepare import LocalModels
+from scar.run import run_folder, run_identity
 from scar.supervised import RewardAugmentation, TrainingConfig
 from scar.tasks.prompts import TextPrefixPrompts
-from tests.builders import FakeRewardModel
+from tests.builders import FakeRewardModel, FakeScorer
+from tests.models.tiny import sequence_model
 from tests.smoke_scale import CONF, REPOSITORY, composed
 
 OPTIONS = sorted({(file.parent.name, file.stem) for file in CONF.glob("*/*.yaml")} - {("ppo", "base")})
@@ -35,6 +41,7 @@ RUN_TIME: dict[str, Any] = {
     "source": None,
     "tokenizer": None,
     "reward_model": FakeRewardModel(lambda ids: 0.0),
+    "scorer": FakeScorer(lambda ids: 0.0),
     "estimator": ExactEstimator(max_units=4),
     "folder": Path("unused"),
     "name": "seed1-f00d",
@@ -82,11 +89,100 @@ def test_the_groups_and_options_that_users_type_are_there() -> None:
         *(("shaping", name) for name in ("sparse", "uniform", "abc", "scar", "prefix")),
         *(("scale", name) for name in ("smoke", "local", "paper")),
         ("segmentation", "token"),
-        *(("estimator", name) for name in ("owen", "exact", "permutation")),
+        *(("estimator", name) for name in ("owen", "exact", "permutation", "shap")),
         *(("tracker", name) for name in ("jsonl", "wandb")),
         ("experiment", "table1"),
     ):
         assert pair in OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("owen", OwenEstimator),
+        ("exact", ExactEstimator),
+        ("permutation", PermutationEstimator),
+        ("shap", ShapEstimator),
+    ],
+)
+def test_estimators_build_with_their_settings(name: str, kind: type) -> None:
+    node = composed(f"estimator={name}").estimator
+    estimator = build(node)
+    assert type(estimator) is kind
+    assert {field.name: getattr(estimator, field.name) for field in fields(kind)} == {
+        key: value for key, value in node.items() if key != "_target_"
+    }
+
+
+def test_shap_and_owen_have_the_same_budget() -> None:
+    assert composed("estimator=shap").estimator.max_evals == composed("estimator=owen").estimator.max_coalitions
+
+
+def scorer_of(*overrides: str) -> Any:
+    """Backend and report that `coalitions` names, around a tiny reward model."""
+    reward_model = SequenceRewardModel(sequence_model(), space_id=2)
+    return build_settings(
+        make_scorer,
+        composed(*overrides).coalitions,
+        "coalitions",
+        reward_model=reward_model,
+        device=torch.device("cpu"),
+    )
+
+
+def test_coalition_settings_have_a_key_for_each_argument_and_usual_values() -> None:
+    node = composed().coalitions
+    assert set(node) == set(inspect.signature(make_scorer).parameters) - {"reward_model", "device"}
+    assert dict(node) == {"backend": "auto", "dtype": "float32", "memory_mib": 512}
+
+
+@pytest.mark.parametrize(("backend", "dtype"), itertools.product(BACKENDS, DTYPES))
+def test_every_backend_and_dtype_builds(backend: str, dtype: str) -> None:
+    scorer, report = scorer_of(f"coalitions.backend={backend}", f"coalitions.dtype={dtype}")
+    assert scorer.space_id == 2
+    assert (report.backend, report.dtype) == ("fused" if backend == "auto" else backend, dtype)
+    assert report.largest_difference < (1e-4 if dtype == "float32" else 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("coalitions.backend=magic", "coalitions.backend=magic; allowed: auto, fused, generic, plain"),
+        ("coalitions.backend=null", "coalitions.backend=None; allowed: auto, fused, generic, plain"),
+        ("coalitions.dtype=float16", "coalitions.dtype=float16; allowed: float32, bfloat16"),
+        ("coalitions.memory_mib=0", "coalitions.memory_mib=0; allowed: a whole number of MiB, 1 or more"),
+        ("coalitions.memory_mib=-1", "coalitions.memory_mib=-1; allowed: a whole number of MiB, 1 or more"),
+        ("coalitions.memory_mib=1.5", "coalitions.memory_mib=1.5; allowed: a whole number of MiB, 1 or more"),
+        ("coalitions.memory_mib=lots", "coalitions.memory_mib=lots; allowed: a whole number of MiB, 1 or more"),
+        ("coalitions.memory_mib=true", "coalitions.memory_mib=True; allowed: a whole number of MiB, 1 or more"),
+        (
+            "+coalitions.colour=red",
+            "coalitions.colour: no such setting; allowed in coalitions: backend, dtype, memory_mib",
+        ),
+    ],
+)
+def test_bad_coalition_settings_name_the_key_and_what_is_allowed(override: str, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        scorer_of(override)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "override", ["coalitions.backend=plain", "coalitions.dtype=bfloat16", "coalitions.memory_mib=64"]
+)
+def test_coalition_settings_name_the_runs_that_ask_for_coalitions_and_no_others(override: str) -> None:
+    def folder(*overrides: str) -> Path:
+        cfg = composed(*overrides)
+        return run_folder(cfg, run_identity(cfg, torch.device("cpu")))
+
+    assert folder("shaping=scar") != folder("shaping=scar", override)
+    assert folder("shaping=abc") == folder("shaping=abc", override)
+
+
+def test_identity_of_a_run_without_coalitions_holds_no_coalition_settings() -> None:
+    scar, sparse = (run_identity(composed(f"shaping={name}"), torch.device("cpu")) for name in ("scar", "sparse"))
+    assert scar["coalitions"] == {"backend": "auto", "dtype": "float32", "memory_mib": 512}
+    assert sparse["coalitions"] is sparse["estimator"] is sparse["segmentation"] is None
 
 
 @pytest.mark.parametrize(("shaping", "scale"), itertools.product(("sparse", "scar"), ("smoke", "local", "paper")))

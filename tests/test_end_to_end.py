@@ -26,6 +26,7 @@ METHODS = {
     "prefix": ("shaping=prefix",),
     "scar-permutation": ("shaping=scar", "estimator=permutation"),
     "scar-owen": ("shaping=scar", "estimator=owen"),
+    "scar-shap": ("shaping=scar", "estimator=shap", "estimator.batch_size=500"),  # 10 at a time is slow
 }
 CLOCK = re.compile(r"time/.*|.*hours|device_seconds|memory/.*")
 """Keys that no seed decides."""
@@ -66,7 +67,8 @@ class TestEveryMethod:
         assert manifest["device"]["kind"] == "cpu"
         assert manifest["config"]["ppo"]["updates"] == 2
         assert manifest["fingerprint"] in record.path.name
-        assert (manifest["segmentation"] is not None) == (manifest["estimator"] is not None) == (name == "scar")
+        for key in ("segmentation", "estimator", "coalitions"):
+            assert (manifest[key] is not None) == (manifest["config"][key] is not None) == (name == "scar")
         assert set(manifest["models"]) == {"policy", "reward"}
         assert manifest["started"] <= manifest["finished"]
         assert manifest["timing"]["device_seconds"] > 0
@@ -107,6 +109,46 @@ class TestEveryMethod:
         assert final["reward_mean"] == pytest.approx(sum(rewards) / 32, abs=1e-6)
         assert record.evaluation["protocol"]["split"] == "test"
         assert all(sample["prompt"] and sample["response"] for sample in record.samples)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name.startswith("scar")])
+def test_record_says_how_coalitions_were_scored(records: dict[str, RunRecord], method: str) -> None:
+    report = records[method].manifest["coalitions"]
+    assert (report["backend"], report["dtype"], report["memory_mib"]) == ("fused", "float32", 512)
+    assert 0 <= report["largest_difference"] < 1e-4
+
+
+def assert_same_rows(found: RunRecord, expected: RunRecord) -> None:
+    """The same metrics in every row, to rounding."""
+    for row, other in zip(decided(found), decided(expected), strict=True):
+        assert row == pytest.approx(other, rel=1e-3, abs=1e-5)
+
+
+def test_owen_and_shap_take_the_same_path(records: dict[str, RunRecord]) -> None:
+    """Ours and the package that the paper used: the same credit, so the same responses, losses and steps."""
+    owen, shap = records["scar-owen"], records["scar-shap"]
+    assert_same_rows(shap, owen)
+    assert [row["scar/evals_mean"] for row in shap.metrics] == [row["scar/evals_mean"] for row in owen.metrics]
+    assert [s["response"] for s in shap.samples] == [s["response"] for s in owen.samples]
+
+
+@pytest.mark.parametrize("backend", ["generic", "plain"])
+def test_every_backend_takes_the_same_path(
+    smoke: SmokeScale, records: dict[str, RunRecord], tmp_path: Path, backend: str
+) -> None:
+    method = "scar-permutation"
+    record = smoke.run(TWO_UPDATES, *METHODS[method], f"coalitions.backend={backend}", runs=tmp_path)
+    assert record.manifest["coalitions"]["backend"] == backend
+    assert record.manifest["config"]["coalitions"]["backend"] == backend
+    assert_same_rows(record, records[method])
+
+
+def test_hierarchies_over_budget_are_counted(smoke: SmokeScale, tmp_path: Path) -> None:
+    record = smoke.run("ppo.updates=1", *METHODS["scar-owen"], "estimator.max_coalitions=64", runs=tmp_path)
+    [row] = record.metrics
+    assert row["scar/coarsened_frac"] == 1.0  # 16 to 24 tokens cost 172 coalitions or more
+    assert row["scar/evals_mean"] <= 63
+    assert row["scar/efficiency_err_max"] < 1e-5
 
 
 def test_all_methods_start_from_the_same_policy_and_the_same_first_batch(records: dict[str, RunRecord]) -> None:
@@ -220,7 +262,8 @@ def test_what_changes_no_number_changes_no_name_and_what_does_does(
     smoke: SmokeScale, records: dict[str, RunRecord], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trained = count_trainings(monkeypatch)
-    same = smoke.run(TWO_UPDATES, *METHODS["sparse"], "estimator=owen", "task.alpha=0.3", "tracker=wandb")
+    unread = ("estimator=owen", "coalitions.backend=plain", "task.alpha=0.3")
+    same = smoke.run(TWO_UPDATES, *METHODS["sparse"], *unread, "tracker=wandb")
     assert same.path == records["sparse"].path
     assert trained == []
     other = smoke.run("ppo.updates=1", *METHODS["sparse"], "ppo.clip_range=0.1", runs=tmp_path)

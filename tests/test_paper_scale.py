@@ -64,5 +64,6 @@ def test_a_run_on_hub_models_and_data(hub, tmp_path, method):
     if method == "scar":  # the paper's estimator: Owen over 16-24 tokens costs hundreds of coalitions
         assert row["scar/evals_mean"] > 150
     manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["coalitions"] or {}).get("backend") == ("fused" if method == "scar" else None)
     assert manifest["scale"] == "paper"
     assert manifest["models"]["policy"] == {"name": f"{hub}/policy"}

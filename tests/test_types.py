@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from scar.types import Advantages, CoalitionPlan, Credit, PromptBatch, Rollout, Scores, ShapedRewards, Units
+from scar.types import (
+    Advantages,
+    CoalitionPlan,
+    CoalitionRows,
+    Credit,
+    PromptBatch,
+    Rollout,
+    Scores,
+    ShapedRewards,
+    Units,
+)
 from tests.builders import make_rollout
 
 LONG, BOOL, FLOAT = torch.int64, torch.bool, torch.float32
@@ -59,6 +69,15 @@ def plan(**changes: Any) -> CoalitionPlan:
     return CoalitionPlan(**(fields | changes))
 
 
+def rows(**changes: Any) -> CoalitionRows:
+    fields: dict[str, Any] = {
+        "prompt_ids": np.zeros(2, dtype=np.int64),
+        "ids": np.zeros((3, 4), dtype=np.int64),
+        "lengths": np.array([4, 0, 2]),
+    }
+    return CoalitionRows(**(fields | changes))
+
+
 def credit(**changes: Any) -> Credit:
     fields: dict[str, Any] = {
         "per_token": torch.zeros(2, 4),
@@ -69,7 +88,7 @@ def credit(**changes: Any) -> Credit:
     return Credit(**(fields | changes))
 
 
-BUILDERS: list[Callable[..., Any]] = [prompts, rollout, scores, units, plan, credit]
+BUILDERS: list[Callable[..., Any]] = [prompts, rollout, scores, units, plan, rows, credit]
 
 
 @pytest.mark.parametrize("build", BUILDERS)
@@ -129,6 +148,19 @@ def test_wrong_dtypes_are_type_errors(build: Callable[..., Any], field: str, val
         (units, "hierarchies", [np.zeros((2, 2), dtype=np.int64)], "zip"),
         (plan, "weights", np.zeros((4, 2)), r"weights \(4, 2\) do not fit coalitions \(4, 2\)"),
         (plan, "weights", np.zeros((2, 4), dtype=np.float32), "weights"),
+        (
+            rows,
+            "prompt_ids",
+            np.zeros(0, dtype=np.int64),
+            r"prompt_ids has shape \(0,\); it must be one row of at least",
+        ),
+        (rows, "prompt_ids", np.zeros((1, 2), dtype=np.int64), r"prompt_ids has shape \(1, 2\)"),
+        (rows, "ids", np.zeros(4, dtype=np.int64), r"lengths \(3,\) do not fit ids \(4,\)"),
+        (rows, "ids", np.zeros((2, 4), dtype=np.int64), r"lengths \(3,\) do not fit ids \(2, 4\)"),
+        (rows, "lengths", np.array([4, 2]), r"lengths \(2,\) do not fit ids \(3, 4\)"),
+        (rows, "lengths", np.array([[4], [2], [0]]), r"lengths \(3, 1\) do not fit ids \(3, 4\)"),
+        (rows, "lengths", np.array([4, 5, 0]), "lengths must lie between 0 and 4"),
+        (rows, "lengths", np.array([4, -1, 0]), "lengths must lie between 0 and 4"),
         (credit, "per_token", torch.zeros(4), r"per_token has shape \(4,\)"),
         (credit, "reward_queries", torch.zeros(3, dtype=LONG), r"reward_queries has shape \(3,\); it must be 2"),
     ],
@@ -136,6 +168,13 @@ def test_wrong_dtypes_are_type_errors(build: Callable[..., Any], field: str, val
 def test_wrong_shapes_are_value_errors(build: Callable[..., Any], field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(**{field: value})
+
+
+def test_no_row_and_rows_without_tokens_are_coalition_rows_too() -> None:
+    none = np.zeros((0, 4), dtype=np.int64)
+    assert len(rows(ids=none, lengths=np.zeros(0, dtype=np.int64)).ids) == 0
+    nothing_read = rows(ids=np.zeros((3, 0), dtype=np.int64), lengths=np.zeros(3, dtype=np.int64))
+    assert nothing_read.lengths.tolist() == [0, 0, 0]
 
 
 def test_prompts_must_be_padded_on_the_left() -> None:

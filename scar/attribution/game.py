@@ -1,7 +1,7 @@
 """The characteristic function v(S) = r_phi(x, y_S) (Eq. 3), evaluated for a whole batch of responses at once.
 
 Absent units are blanked or deleted; prompt and EOS are present in every coalition; v(all) is the very score that PPO
-got. Equal token rows are scored once.
+got. Equal token rows behind equal prompts are scored once.
 """
 
 from __future__ import annotations
@@ -10,91 +10,117 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from scar.interfaces import RewardModel
-from scar.types import CoalitionPlan, Rollout, Scores, Units
+from scar.attribution.trie import padded, row_keys
+from scar.interfaces import CoalitionScorer
+from scar.types import CoalitionRows, Rollout, Scores, Units
 
 FILLS = ("space", "delete")
 
 
-@dataclass(frozen=True)
-class GameValues:
-    """`values`: per response f64[M] in the order of its plan, or None without a plan; `queries` i64[B]: rows asked for."""
-
-    values: list[np.ndarray | None]
-    queries: Tensor
-
-
 class TextGame:
-    """Evaluates coalitions with a reward model.
+    """Makes the game of a batch.
 
     fill "space" (default, paper 3.2): each token of an absent unit becomes the space token, positions stay. fill
     "delete": absent tokens are taken out and their neighbours close up (Eq. 3's "concatenating").
     """
 
-    def __init__(self, reward_model: RewardModel, *, fill: str) -> None:
+    def __init__(self, scorer: CoalitionScorer, *, fill: str) -> None:
         if fill not in FILLS:
             raise ValueError(f"shaping.method.fill={fill}; allowed: {' or '.join(FILLS)}")
-        self._reward_model = reward_model
+        self._scorer = scorer
         self._fill = fill
 
-    def evaluate(
-        self, rollout: Rollout, scores: Scores, units: Units, plans: Sequence[CoalitionPlan | None]
-    ) -> GameValues:
-        """v of every coalition of every plan; responses without a plan cost nothing."""
-        ids, mask, queries = self._rows(rollout, scores, units, plans)
-        found = self._score_distinct(ids, mask) if len(ids) else torch.zeros(0)
-        values: list[np.ndarray | None] = []
-        start = 0
-        for row, plan in enumerate(plans):
-            if plan is None:
-                values.append(None)
-                continue
-            asked = int(queries[row])
-            v = np.empty(len(plan.coalitions))
-            v[0], v[2:] = found[start], found[start + 1 : start + asked]
-            v[1] = float(scores.raw[row])  # a second pass could differ in the last digits (paper note 8)
-            values.append(v)
-            start += asked
-        return GameValues(values=values, queries=queries)
+    def batch(self, rollout: Rollout, scores: Scores, units: Units) -> BatchGame:
+        """The game of every response of a rollout."""
+        responses = zip(
+            rollout.prompts.prompt_ids.cpu().numpy(),
+            rollout.prompts.prompt_mask.cpu().numpy(),
+            rollout.response_ids.cpu().numpy(),
+            scores.read_mask.cpu().numpy(),
+            units.unit_index.cpu().numpy(),
+            scores.raw.tolist(),
+            strict=True,
+        )
+        texts = [
+            _Response(prompt[prompt_mask], ids[read], index[read], raw)
+            for prompt, prompt_mask, ids, read, index, raw in responses
+        ]
+        return BatchGame(self._scorer, texts, units.count.tolist(), units.hierarchies, fill=self._fill)
 
-    def _rows(
-        self, rollout: Rollout, scores: Scores, units: Units, plans: Sequence[CoalitionPlan | None]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Token rows i64[R,P+T] and masks b[R,P+T] of all coalitions but the grand ones, and how many each response has."""
-        device = rollout.response_ids.device
-        sequence_ids, sequence_mask = rollout.sequence_ids(), rollout.sequence_mask(scores.read_mask)
-        prompt_width = rollout.prompts.prompt_ids.shape[1]
-        unit_index = units.unit_index.to(device)
-        all_ids, all_masks, queries = [], [], torch.zeros(len(plans), dtype=torch.int64)
-        for row, plan in enumerate(plans):
-            if plan is None:
-                continue
-            coalitions = torch.from_numpy(np.delete(plan.coalitions, 1, axis=0)).to(device)
-            index = unit_index[row]
-            absent = ~coalitions[:, index.clamp(min=0)] & (index >= 0)
-            absent = torch.nn.functional.pad(absent, (prompt_width, 0), value=False)
-            ids = sequence_ids[row].expand(absent.shape)
-            mask = sequence_mask[row].expand(absent.shape)
-            if self._fill == "space":
-                ids = ids.masked_fill(absent, self._reward_model.space_id)
-            else:
-                mask = mask & ~absent
-            all_ids.append(ids)
-            all_masks.append(mask)
-            queries[row] = len(coalitions)
-        if not all_ids:
-            return sequence_ids[:0], sequence_mask[:0], queries
-        return torch.cat(all_ids), torch.cat(all_masks), queries
 
-    def _score_distinct(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Score each distinct (ids, mask) row once; f64 on the CPU, in the order of the rows."""
-        keys = torch.where(mask, ids, torch.full_like(ids, -1))
-        if self._fill == "delete":  # rows are equal when their tokens are, wherever the holes were
-            keys = keys.gather(1, (~mask).long().argsort(dim=1, stable=True))
-        _, inverse = torch.unique(keys, dim=0, return_inverse=True)
-        first = torch.full((int(inverse.max()) + 1,), len(ids), dtype=torch.int64, device=ids.device)
-        first = first.scatter_reduce(0, inverse, torch.arange(len(ids), device=ids.device), "amin")
-        return self._reward_model.score(ids[first], mask[first])[inverse].double().cpu()
+@dataclass(frozen=True)
+class _Response:
+    """What is read of one response: `prompt_ids` i64[P], `ids` i64[T], the unit of each token i64[T] (-1: none), v(all)."""
+
+    prompt_ids: np.ndarray
+    ids: np.ndarray
+    unit: np.ndarray
+    raw: float
+
+    def rows(self, coalitions: np.ndarray, *, fill: str, space_id: int) -> CoalitionRows:
+        """The texts of `coalitions` b[M,n]."""
+        absent = ~coalitions[:, np.maximum(self.unit, 0)] & (self.unit >= 0)
+        if fill == "space":
+            lengths = np.full(len(absent), len(self.ids))
+            return CoalitionRows(self.prompt_ids, np.where(absent, space_id, self.ids), lengths)
+        kept_first = np.argsort(absent, axis=1, kind="stable")
+        return CoalitionRows(self.prompt_ids, self.ids[kept_first], (~absent).sum(1))
+
+
+class BatchGame:
+    """v of the responses of one batch: `counts` units each, with their `hierarchies`."""
+
+    def __init__(
+        self,
+        scorer: CoalitionScorer,
+        responses: list[_Response],
+        counts: list[int],
+        hierarchies: list[np.ndarray],
+        *,
+        fill: str,
+    ) -> None:
+        self.counts = counts
+        self.hierarchies = hierarchies
+        self._scorer = scorer
+        self._responses = responses
+        self._fill = fill
+
+    def evaluate(self, coalitions: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+        """v of the coalitions b[M,n] of each response: f64[M], in their order; None costs nothing and stays None."""
+        asked: dict[int, np.ndarray] = {}  # response -> rows that are not the grand coalition
+        groups: dict[bytes, list[int]] = {}  # prompt -> responses
+        for number, (masks, response) in enumerate(zip(coalitions, self._responses, strict=True)):
+            if masks is not None:
+                asked[number] = np.flatnonzero(~masks.all(1))
+                groups.setdefault(response.prompt_ids.tobytes(), []).append(number)
+        values = [
+            None if masks is None else np.full(len(masks), response.raw)  # v(all): paper note 8
+            for masks, response in zip(coalitions, self._responses, strict=True)
+        ]
+        merged = [self._merge(numbers, coalitions, asked) for numbers in groups.values()]
+        found = self._scorer.score([rows for rows, _ in merged]) if merged else []
+        for numbers, (_, inverse), scores in zip(groups.values(), merged, found, strict=True):
+            everything, start = scores[inverse], 0
+            for number in numbers:
+                target, rows = values[number], asked[number]
+                assert target is not None
+                target[rows] = everything[start : start + len(rows)]
+                start += len(rows)
+        return values
+
+    def _merge(
+        self, numbers: list[int], coalitions: Sequence[np.ndarray | None], asked: dict[int, np.ndarray]
+    ) -> tuple[CoalitionRows, np.ndarray]:
+        """The distinct rows behind one prompt, and which of them each coalition of these responses is."""
+        parts = []
+        for number in numbers:
+            masks = coalitions[number]
+            assert masks is not None
+            response = self._responses[number]
+            parts.append(response.rows(masks[asked[number]], fill=self._fill, space_id=self._scorer.space_id))
+        width = max(part.ids.shape[1] for part in parts)
+        ids = np.concatenate([padded(part, width) for part in parts])
+        lengths = np.concatenate([part.lengths for part in parts])
+        _, first, inverse = np.unique(row_keys(ids), return_index=True, return_inverse=True)
+        return CoalitionRows(parts[0].prompt_ids, ids[first], lengths[first]), inverse

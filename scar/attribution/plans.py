@@ -7,196 +7,105 @@ sum to v(all) - v(none) whatever v is. Row 0 of `coalitions` is the empty coalit
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
-from scar.segmentation.units import balanced_hierarchy
+from scar.attribution.hierarchies import check_hierarchy
 from scar.types import CoalitionPlan
-
-
-class _PlanBuilder:
-    """Collects weighted marginal contributions; equal coalitions share one row."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._rows: dict[bytes, int] = {}
-        self._masks: list[np.ndarray] = []
-        self._entries: list[tuple[int, int, float]] = []
-        self._row(np.zeros(count, dtype=bool))
-        self._row(np.ones(count, dtype=bool))
-
-    def _row(self, mask: np.ndarray) -> int:
-        key = mask.tobytes()
-        if key not in self._rows:
-            self._rows[key] = len(self._masks)
-            self._masks.append(mask.copy())
-        return self._rows[key]
-
-    def add(self, unit: int, without: np.ndarray, with_unit: np.ndarray, weight: float) -> None:
-        """Add weight * (v(with_unit) - v(without)) to the value of `unit`."""
-        self._entries.append((unit, self._row(with_unit), weight))
-        self._entries.append((unit, self._row(without), -weight))
-
-    def build(self) -> CoalitionPlan:
-        weights = np.zeros((self._count, len(self._masks)))
-        units, rows, amounts = zip(*self._entries, strict=True)
-        np.add.at(weights, (units, rows), amounts)
-        return CoalitionPlan(coalitions=np.array(self._masks), weights=weights)
 
 
 def exact_plan(count: int) -> CoalitionPlan:
     """Shapley values by Eq. 4 over all 2^count coalitions."""
-    builder = _PlanBuilder(count)
-    for bits in range(2**count):
-        mask = (bits >> np.arange(count)) & 1 == 1
-        size = int(mask.sum())
-        for unit in np.flatnonzero(~mask):
-            joined = mask.copy()
-            joined[unit] = True
-            # |S|! (n - |S| - 1)! / n!
-            builder.add(int(unit), mask, joined, 1 / (count * math.comb(count - 1, size)))
-    return builder.build()
-
-
-def coalition_count(hierarchy: np.ndarray) -> int:
-    """How many coalitions `owen_plan` evaluates: 2 + sum over inner nodes of 2 * 2^depth, root depth 0 (paper note 3)."""
-    count = len(hierarchy) + 1
-    return 2 + sum(2 * 2**depth for node, depth in _node_depths(hierarchy) if node >= count)
-
-
-def _node_depths(hierarchy: np.ndarray) -> Iterator[tuple[int, int]]:
-    count = len(hierarchy) + 1
-    stack = [(2 * count - 2, 0)]
-    while stack:
-        node, depth = stack.pop()
-        yield node, depth
-        if node >= count:
-            stack.extend((int(child), depth + 1) for child in hierarchy[node - count])
+    if count < 1:
+        raise ValueError(f"a plan needs at least one unit, got {count}")
+    codes = np.concatenate([[0, 2**count - 1], np.arange(1, 2**count - 1)])[: 2**count]
+    coalitions = (codes[:, None] >> np.arange(count)) & 1 == 1
+    sizes = coalitions.sum(1)
+    # A coalition with unit i: + (|S|-1)! (n-|S|)! / n!, without it: - |S|! (n-|S|-1)! / n!
+    arrival = np.array([1 / (count * math.comb(count - 1, size)) for size in range(count)])
+    gains, losses = arrival[np.maximum(sizes - 1, 0)], arrival[np.minimum(sizes, count - 1)]
+    return CoalitionPlan(coalitions=coalitions, weights=np.where(coalitions.T, gains, -losses))
 
 
 def owen_plan(hierarchy: np.ndarray) -> CoalitionPlan:
     """Owen values over a binary hierarchy, the numbers of shap's PartitionExplainer with unlimited budget (paper note 6).
 
     phi_i = 2^(-d) * sum over the 2^d on/off choices C of i's path-sibling blocks of v(C + i) - v(C), d the depth of i.
-    Args: `hierarchy` int64[n-1,2], n >= 2 (see scar.types.Units).
+    No coalition occurs twice. Args: `hierarchy` int64[n-1,2], n >= 2 (see scar.types.Units). ValueError if it is no tree.
     """
-    count = len(hierarchy) + 1
+    count = check_hierarchy(hierarchy)
     members = _members(hierarchy)
-    builder = _PlanBuilder(count)
-
-    def visit(node: int, contexts: list[np.ndarray]) -> None:
+    masks = [np.zeros((1, count), dtype=bool), np.ones((1, count), dtype=bool)]
+    leaves: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.int64), np.empty(0, np.int64))] * count
+    made = 2
+    # Node, the masks of its contexts, and the rows of each context without and with the node.
+    stack = [(2 * count - 2, masks[0], np.array([0]), np.array([1]))]
+    while stack:
+        node, contexts, without, with_node = stack.pop()
         if node < count:
-            alone = members[node]
-            for context in contexts:
-                builder.add(node, context, context | alone, 1 / len(contexts))
-            return
+            leaves[node] = (without, with_node)
+            continue
         left, right = (int(child) for child in hierarchy[node - count])
-        visit(left, contexts + [context | members[right] for context in contexts])
-        visit(right, contexts + [context | members[left] for context in contexts])
-
-    visit(2 * count - 2, [np.zeros(count, dtype=bool)])
-    return builder.build()
+        with_left, with_right = contexts | members[left], contexts | members[right]
+        rows_left = made + np.arange(len(contexts))
+        rows_right = rows_left + len(contexts)
+        made += 2 * len(contexts)
+        masks += [with_left, with_right]
+        for child, beside, alone, joined in (
+            (left, with_right, rows_left, rows_right),
+            (right, with_left, rows_right, rows_left),
+        ):
+            both = np.concatenate([contexts, beside])
+            stack.append((child, both, np.concatenate([without, joined]), np.concatenate([alone, with_node])))
+    weights = np.zeros((count, made))
+    for unit, (without, with_unit) in enumerate(leaves):
+        weights[unit, with_unit] = 1 / len(with_unit)
+        weights[unit, without] = -1 / len(without)
+    return CoalitionPlan(coalitions=np.concatenate(masks), weights=weights)
 
 
 def _members(hierarchy: np.ndarray) -> list[np.ndarray]:
     """Per node, which leaves lie below it: b[n] each."""
-    count = len(hierarchy) + 1
-    members = list(np.eye(count, dtype=bool))
+    members = list(np.eye(len(hierarchy) + 1, dtype=bool))
     for left, right in hierarchy:
         members.append(members[int(left)] | members[int(right)])
-    if not members[-1].all():
-        raise ValueError("the last row of a hierarchy must be its root, with every unit below it")
     return members
 
 
 def permutation_plan(count: int, permutations: int, generator: np.random.Generator) -> CoalitionPlan:
     """Unbiased Shapley estimate from `permutations` random orders, in antithetic pairs (each order and its reverse)."""
-    builder = _PlanBuilder(count)
-    for _ in range(permutations // 2):
-        order = generator.permutation(count)
-        for arrivals in (order, order[::-1]):
-            present = np.zeros(count, dtype=bool)
-            for unit in arrivals:
-                joined = present.copy()
-                joined[unit] = True
-                builder.add(int(unit), present, joined, 1 / permutations)
-                present = joined
-    return builder.build()
+    orders = [generator.permutation(count) for _ in range(permutations // 2)]
+    places = np.stack([np.argsort(arrivals) for order in orders for arrivals in (order, order[::-1])])
+    # Row k of an order holds the k units that arrived first, k = 0..n.
+    present = places[:, None, :] < np.arange(count + 1)[:, None]
+    coalitions, rows = _distinct(present.reshape(-1, count))
+    rows = rows.reshape(len(places), count + 1)
+    weights = np.zeros((count, len(coalitions)))
+    units = np.broadcast_to(np.arange(count), places.shape)
+    which = np.arange(len(places))[:, None]
+    np.add.at(weights, (units, rows[which, places + 1]), 1 / len(places))
+    np.add.at(weights, (units, rows[which, places]), -1 / len(places))
+    return CoalitionPlan(coalitions=coalitions, weights=weights)
 
 
-@lru_cache(maxsize=64)
-def _cached_exact_plan(count: int) -> CoalitionPlan:
-    return exact_plan(count)
+def _distinct(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows of b[M,n] with the empty and the grand one first (both must occur), and each row's place among them."""
+    found, inverse = np.unique(masks, axis=0, return_inverse=True)
+    sizes = found.sum(1)
+    # Sorted Boolean rows begin with the empty coalition and end with the grand one.
+    order = np.concatenate([[0, len(found) - 1], np.arange(1, len(found) - 1)])
+    if sizes[0] != 0 or sizes[-1] != masks.shape[1]:
+        raise ValueError("a plan needs the empty and the grand coalition")
+    place = np.argsort(order)
+    return found[order], place[inverse.ravel()]
 
 
-@lru_cache(maxsize=1024)
-def _cached_owen_plan(shape: bytes) -> CoalitionPlan:
-    return owen_plan(np.frombuffer(shape, dtype=np.int64).reshape(-1, 2))
+def coarse_plan(group: np.ndarray, plan: CoalitionPlan) -> CoalitionPlan:
+    """A plan over groups as one over their units: a group comes and goes whole, its value goes to its last unit.
 
-
-@dataclass(frozen=True)
-class ExactEstimator:
-    """Exact Shapley values; `max_units` bounds the 2^n cost."""
-
-    max_units: int
-
-    def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> CoalitionPlan:
-        """All coalitions; ValueError above `max_units`."""
-        if count > self.max_units:
-            raise ValueError(
-                f"exact Shapley values of {count} units need {2**count} coalitions; estimator.max_units={self.max_units} "
-                "allows no more; use estimator=permutation or estimator=owen, or larger units"
-            )
-        return _cached_exact_plan(count)
-
-
-EXACT_UNITS = 4
-"""Up to so many units Shapley values are exact at the cost of Owen values (16 coalitions against 12; paper note 5)."""
-
-
-@dataclass(frozen=True)
-class OwenEstimator:
-    """Owen values over the units' hierarchy; exact Shapley values for few units or where those cost no more.
-
-    A hierarchy that costs over `max_coalitions` is replaced by the mid-split one.
+    Args: `group` i64[n], the group of each unit; `plan` over the groups.
     """
-
-    max_coalitions: int
-
-    def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> CoalitionPlan:
-        """The plan of the hierarchy; ValueError if even the balanced one is over budget (never truncated)."""
-        if count <= EXACT_UNITS or 2**count <= min(coalition_count(hierarchy), self.max_coalitions):
-            return _cached_exact_plan(count)
-        fallback = coalition_count(hierarchy) > self.max_coalitions
-        if fallback:
-            hierarchy = balanced_hierarchy(count)
-        cost = coalition_count(hierarchy)
-        if cost > self.max_coalitions:
-            raise ValueError(
-                f"Owen values of {count} units need {cost} coalitions even over a balanced hierarchy; "
-                f"estimator.max_coalitions={self.max_coalitions} allows no more; raise it or use estimator=permutation"
-            )
-        plan = _cached_owen_plan(np.ascontiguousarray(hierarchy, dtype=np.int64).tobytes())
-        return replace(plan, fallback=fallback)
-
-
-@dataclass(frozen=True)
-class PermutationEstimator:
-    """Antithetic permutation sampling, redrawn for every response: 2-3 dozen coalitions where Owen needs hundreds."""
-
-    permutations: int
-
-    def __post_init__(self) -> None:
-        if self.permutations < 2 or self.permutations % 2:
-            raise ValueError(
-                f"estimator.permutations={self.permutations}; allowed: an even number, 2 or more (antithetic pairs)"
-            )
-
-    def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> CoalitionPlan:
-        """About count * permutations coalitions; with 2 units the exact values."""
-        if count == 2:
-            return _cached_exact_plan(2)
-        return permutation_plan(count, self.permutations, generator)
+    weights = np.zeros((len(group), len(plan.coalitions)))
+    for number, row in enumerate(plan.weights):
+        weights[np.flatnonzero(group == number)[-1]] = row
+    return CoalitionPlan(coalitions=plan.coalitions[:, group], weights=weights)

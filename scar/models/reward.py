@@ -31,7 +31,7 @@ class SequenceRewardModel(nn.Module):
         self.eval()
         self.requires_grad_(False)
 
-    def _read(self, hidden: Tensor) -> Tensor:
+    def read(self, hidden: Tensor) -> Tensor:
         """Scores [...] of hidden states [..., H]; the head runs in float32."""
         logits = nn.functional.linear(hidden.float(), self.model.score.weight.float())
         return logits[..., 0] if logits.shape[-1] == 1 else logits[..., 1] - logits[..., 0]
@@ -53,13 +53,13 @@ class SequenceRewardModel(nn.Module):
         for chunk_ids, chunk_mask in self._chunks(ids, mask):
             hidden = self._forward(chunk_ids, chunk_mask).last_hidden_state
             rows = torch.arange(len(hidden), device=hidden.device)
-            scores.append(self._read(hidden[rows, last_real(chunk_mask)]))
+            scores.append(self.read(hidden[rows, last_real(chunk_mask)]))
         return torch.cat(scores)
 
     @torch.no_grad()
     def score_prefixes(self, ids: Tensor, mask: Tensor) -> Tensor:
         """f32[R,L]: the score read at every position; meaningful where the mask is True and the model is causal."""
-        chunks = [self._read(self._forward(i, m).last_hidden_state) for i, m in self._chunks(ids, mask)]
+        chunks = [self.read(self._forward(i, m).last_hidden_state) for i, m in self._chunks(ids, mask)]
         return torch.cat(chunks)
 
     @torch.no_grad()

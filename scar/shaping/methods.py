@@ -7,14 +7,16 @@ reads it, in prefix.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from scar.attribution.game import TextGame
-from scar.interfaces import Estimator, RewardModel
+from scar.interfaces import CoalitionScorer, Estimator, RewardModel
 from scar.shaping.rewards import at_last_step, at_unit_ends
-from scar.types import Credit, Rollout, Scores, Units
+from scar.types import Credit, Rollout, Scores, Units, UnitValues
 
 EMPTY_MODES = ("uniform", "zero", "terminal")
 
@@ -132,10 +134,10 @@ class ScarMethod:
     name = "scar"
     needs_units = True
 
-    def __init__(self, *, reward_model: RewardModel, estimator: Estimator, fill: str, empty: str) -> None:
+    def __init__(self, *, scorer: CoalitionScorer, estimator: Estimator, fill: str, empty: str) -> None:
         if empty not in EMPTY_MODES:
             raise ValueError(f"shaping.method.empty={empty}; allowed: {', '.join(EMPTY_MODES)}")
-        self._game = TextGame(reward_model, fill=fill)
+        self._game = TextGame(scorer, fill=fill)
         self._estimator = estimator
         self._empty = empty
 
@@ -145,20 +147,13 @@ class ScarMethod:
         """Unit values of every response; `generator` feeds estimators that sample."""
         if units is None:
             raise ValueError("SCAR needs units: pass the output of a segmenter")
-        counts = units.count.tolist()
-        plans = [
-            self._estimator.plan(count, hierarchy, generator) if count > 1 else None
-            for count, hierarchy in zip(counts, units.hierarchies, strict=True)
-        ]
-        game = self._game.evaluate(rollout, scores, units, plans)
+        found = self._estimator.estimate(self._game.batch(rollout, scores, units), generator)
         unit_values = torch.zeros(units.end_step.shape, dtype=torch.float64)
-        leftover = torch.zeros(len(counts))
-        empties = []
-        for row, (count, plan, v) in enumerate(zip(counts, plans, game.values, strict=True)):
-            if plan is not None and v is not None:
-                empties.append(v[0])
-                unit_values[row, :count] = torch.from_numpy(self._solve(plan.weights, v))
-                leftover[row] = float(v[0]) if self._empty == "terminal" else 0.0
+        leftover = torch.zeros(len(found))
+        for row, (count, estimated) in enumerate(zip(units.count.tolist(), found, strict=True)):
+            if estimated is not None:
+                unit_values[row, :count] = torch.from_numpy(self._with_empty(estimated))
+                leftover[row] = estimated.empty if self._empty == "terminal" else 0.0
             elif count == 1:
                 unit_values[row, 0] = float(scores.raw[row])
             else:  # nothing but EOS: there is no player
@@ -166,20 +161,32 @@ class ScarMethod:
         device = rollout.response_ids.device
         placed = at_unit_ends(unit_values, units.end_step, units.count, steps=rollout.response_ids.shape[1])
         per_token = placed.float().to(device) + at_last_step(leftover.to(device), rollout)
-        diagnostics = {
-            "scar/efficiency_err_max": check_efficiency(per_token, scores),
-            "scar/n_units_mean": float(units.count.float().mean()),
-            "scar/n_units_max": float(units.count.max()),
-            "scar/evals_mean": float(game.queries.float().mean()),
-            "scar/v_empty_mean": float(np.mean(empties)) if empties else 0.0,
-            "scar/neg_credit_frac": float((unit_values < 0).sum() / max(int(units.count.sum()), 1)),
-            "scar/fallback_frac": float(np.mean([plan is not None and plan.fallback for plan in plans])),
-        }
-        return Credit(per_token, unit_values.float(), game.queries, diagnostics)
+        diagnostics = {"scar/efficiency_err_max": check_efficiency(per_token, scores)}
+        diagnostics |= _diagnose(units, unit_values, found)
+        queries = torch.tensor([0 if one is None else one.queries for one in found])
+        return Credit(per_token, unit_values.float(), queries, diagnostics)
 
-    def _solve(self, weights: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Unit values f64[n] from coalition values f64[M], v(empty) treated as `empty` says."""
+    def _with_empty(self, estimated: UnitValues) -> np.ndarray:
+        """Unit values f64[n] with v(empty) treated as `empty` says."""
         if self._empty == "zero":
-            return weights[:, 1:] @ v[1:]
-        values = weights @ v
-        return values + v[0] / len(values) if self._empty == "uniform" else values
+            return estimated.values + estimated.empty * estimated.empty_share
+        count = len(estimated.values)
+        return estimated.values + estimated.empty / count if self._empty == "uniform" else estimated.values
+
+
+def _diagnose(units: Units, unit_values: torch.Tensor, found: Sequence[UnitValues | None]) -> dict[str, float]:
+    """What to log of a batch of unit values."""
+    played = [one for one in found if one is not None]
+
+    def share(hierarchy: str) -> float:
+        return sum(one.hierarchy == hierarchy for one in played) / len(found)
+
+    return {
+        "scar/n_units_mean": float(units.count.float().mean()),
+        "scar/n_units_max": float(units.count.max()),
+        "scar/evals_mean": sum(one.queries for one in played) / len(found),
+        "scar/v_empty_mean": float(np.mean([one.empty for one in played])) if played else 0.0,
+        "scar/neg_credit_frac": float((unit_values < 0).sum() / max(int(units.count.sum()), 1)),
+        "scar/rebalanced_frac": share("rebalanced"),
+        "scar/coarsened_frac": share("coarsened"),
+    }

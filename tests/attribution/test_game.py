@@ -1,15 +1,20 @@
-"""The characteristic function: which token rows a reward model is asked for, and what becomes of its answers."""
+"""The characteristic function: which token rows a scorer is asked for, and what becomes of its answers."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from scar.attribution.game import GameValues, TextGame
+from scar.attribution.estimators import ExactEstimator
+from scar.attribution.game import TextGame
 from scar.attribution.plans import exact_plan, owen_plan, permutation_plan
 from scar.segmentation.units import balanced_hierarchy, token_units
-from scar.types import CoalitionPlan, Rollout, Scores, Units
+from scar.types import CoalitionRows, Rollout, Scores, Units
 from tests.builders import (
     EOS,
     SPACE,
@@ -18,9 +23,13 @@ from tests.builders import (
     lexicon,
     make_rollout,
     make_scores,
+    property_test,
     rollout_of,
+    texts_of,
     uneven,
 )
+
+Values = list[np.ndarray | None]
 
 
 def units_of(rollout: Rollout) -> Units:
@@ -28,45 +37,65 @@ def units_of(rollout: Rollout) -> Units:
     return token_units(content, [balanced_hierarchy(n) for n in content.sum(1).tolist()])
 
 
-def plans_of(units: Units) -> list[CoalitionPlan | None]:
-    return [exact_plan(n) if n > 1 else None for n in units.count.tolist()]
-
-
 def play(
     model: FakeRewardModel, rollout: Rollout, scores: Scores, *, fill: str = "space", units: Units | None = None
-) -> GameValues:
+) -> Values:
+    """v of every coalition of every response of two units or more."""
     units = units_of(rollout) if units is None else units
-    return TextGame(model, fill=fill).evaluate(rollout, scores, units, plans_of(units))
+    game = TextGame(model.scorer, fill=fill).batch(rollout, scores, units)
+    return game.evaluate([exact_plan(n).coalitions if n > 1 else None for n in game.counts])
 
 
-def present(row: tuple[list[int], list[bool]]) -> list[int]:
-    return [token for token, keep in zip(*row, strict=True) if keep]
+def asked(model: FakeRewardModel) -> list[CoalitionRows]:
+    """The rows asked for, prompt by prompt."""
+    return [rows for batch in model.scorer.batches for rows in batch]
+
+
+def bodies(model: FakeRewardModel) -> list[list[int]]:
+    """What was asked for behind the prompts, sorted."""
+    return sorted(ids[len(rows.prompt_ids) :] for rows in asked(model) for ids in texts_of(rows))
+
+
+# The rows.
 
 
 def test_space_fill_keeps_length_and_positions_by_hand() -> None:
     model = FakeRewardModel(uneven)
     rollout = rollout_of([[10, 11]], [True], prompts=[[500, 501]], prompt_padding=1, response_padding=1)
     play(model, rollout, make_scores(rollout, [1.0], reads_eos=True))
-    pad = int(rollout.prompts.prompt_ids[0, 0])
-    mask = [False, True, True, True, True, True, False]
-    # All coalitions of two units but the grand one; prompt 500 501 and EOS are in each.
-    expected = [[pad, 500, 501, *units, EOS, pad] for units in ([SPACE, SPACE], [10, SPACE], [SPACE, 11])]
-    assert sorted(ids for ids, _ in model.rows) == sorted(expected)
-    assert all(keep == mask for _, keep in model.rows)
+    # All coalitions of two units but the grand one; prompt 500 501 and EOS are in each, padding is in none.
+    expected = [[500, 501, *units, EOS] for units in ([SPACE, SPACE], [10, SPACE], [SPACE, 11])]
+    assert sorted(model.scorer.rows) == sorted(expected)
+    [rows] = asked(model)
+    assert rows.prompt_ids.tolist() == [500, 501]
+    assert rows.lengths.tolist() == [3, 3, 3]
 
 
-def test_delete_fill_makes_holes_by_hand() -> None:
+def test_delete_fill_closes_up_by_hand() -> None:
     model = FakeRewardModel(uneven)
     rollout = rollout_of([[10, 11]], [True], prompts=[[500, 501]], response_padding=1)
     play(model, rollout, make_scores(rollout, [1.0], reads_eos=True), fill="delete")
-    assert sorted(map(present, model.rows)) == [[500, 501, 0], [500, 501, 10, 0], [500, 501, 11, 0]]
-    holes = {tuple(keep) for _, keep in model.rows}
-    assert holes == {
-        (True, True, False, False, True, False),
-        (True, True, True, False, True, False),
-        (True, True, False, True, True, False),
-    }
-    assert all(SPACE not in ids for ids, _ in model.rows)
+    assert sorted(model.scorer.rows) == [[500, 501, 0], [500, 501, 10, 0], [500, 501, 11, 0]]
+    [rows] = asked(model)
+    assert sorted(rows.lengths.tolist()) == [1, 2, 2]
+    assert SPACE not in rows.ids
+
+
+def test_delete_fill_keeps_the_order_of_what_stays() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = rollout_of([[19, 13, 17, 11]], [False])
+    play(model, rollout, make_scores(rollout, [1.0]), fill="delete")
+    smaller = [list(kept) for size in range(4) for kept in itertools.combinations([19, 13, 17, 11], size)]
+    assert bodies(model) == sorted(smaller)
+
+
+def test_delete_fill_keeps_the_order_of_many_tokens() -> None:
+    model = FakeRewardModel(lambda ids: float(ids == sorted(ids)))  # prompt first, then rising ids
+    rollout = rollout_of([list(range(10, 110))], [False], prompts=[[3]])
+    masks = np.random.default_rng(0).random((20, 100)) < 0.5
+    game = TextGame(model.scorer, fill="delete").batch(rollout, make_scores(rollout, [0.0]), units_of(rollout))
+    assert game.evaluate([masks])[0].tolist() == [1.0] * 20  # type: ignore[union-attr]
+    assert sorted(map(len, model.scorer.rows)) == sorted((1 + masks.sum(1)).tolist())
 
 
 @pytest.mark.parametrize("fill", ["space", "delete"])
@@ -77,8 +106,7 @@ def test_prompt_and_eos_are_in_every_row(fill: str, reads_eos: bool) -> None:
     play(model, rollout, model.score_rollout(rollout, reads_eos=reads_eos), fill=fill)
     prompts = {tuple(range(500, 503)): 2**4 - 1, (503,): 2**2 - 1, (504, 505): 2**4 - 1}
     found = dict.fromkeys(prompts, 0)
-    for row in model.rows:
-        ids = present(row)
+    for ids in model.scorer.rows:
         prompt = tuple(token for token in ids if token >= 500)
         found[prompt] += 1
         assert tuple(ids[: len(prompt)]) == prompt
@@ -88,65 +116,175 @@ def test_prompt_and_eos_are_in_every_row(fill: str, reads_eos: bool) -> None:
     assert found == prompts
 
 
+def test_with_delete_and_no_eos_the_empty_coalition_is_the_prompt_alone() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = rollout_of([[10, 11]], [True], prompts=[[500, 501]])
+    v = play(model, rollout, make_scores(rollout, [1.0]), fill="delete")[0]
+    assert [500, 501] in model.scorer.rows
+    assert v is not None
+    assert v[0] == uneven([500, 501])
+
+
+def test_a_unit_of_several_tokens_comes_and_goes_as_one() -> None:
+    for fill, expected in {
+        "space": [[2, 2, 2, 2], [2, 11, 12, 13], [10, 2, 2, 2]],
+        "delete": [[], [10], [11, 12, 13]],
+    }.items():
+        model = FakeRewardModel(uneven)
+        rollout = make_rollout([4])
+        units = hand_units([[1, 3]], 4, [balanced_hierarchy(2)])
+        play(model, rollout, model.score_rollout(rollout), units=units, fill=fill)
+        assert bodies(model) == expected
+
+
+def test_a_token_of_no_unit_is_always_present() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = make_rollout([4])
+    units = hand_units([[1, 2]], 4, [balanced_hierarchy(2)])  # the last token, 13, belongs to none
+    play(model, rollout, model.score_rollout(rollout), units=units)
+    assert bodies(model) == [[2, 2, 2, 13], [2, 11, 12, 13], [10, 2, 2, 13]]
+
+
+# The values.
+
+
 @pytest.mark.parametrize("fill", ["space", "delete"])
 def test_the_grand_coalition_is_the_score_and_is_never_asked(fill: str) -> None:
     model = FakeRewardModel(uneven)
     rollout = make_rollout([4, 3], finished=[True, False])
     scores = make_scores(rollout, [123.5, -321.5])  # not what the model would say
-    values = play(model, rollout, scores, fill=fill).values
+    values = play(model, rollout, scores, fill=fill)
     assert [float(v[1]) for v in values if v is not None] == [123.5, -321.5]
-    assert all([t for t in present(row) if 10 <= t < 13] != [10, 11, 12] for row in model.rows)
-    assert all([t for t in present(row) if 13 <= t < 16] != [13, 14, 15] for row in model.rows)
+    assert not {(10, 11, 12), (13, 14, 15)} & {tuple(body) for body in bodies(model)}
 
 
 @pytest.mark.parametrize("fill", ["space", "delete"])
-def test_values_come_in_the_order_of_the_plan(fill: str) -> None:
+def test_the_grand_coalition_is_the_score_wherever_and_however_often_it_stands(fill: str) -> None:
+    model = FakeRewardModel(lexicon({10: 1.0, 11: 2.0}))
+    rollout = make_rollout([2])
+    game = TextGame(model.scorer, fill=fill).batch(rollout, make_scores(rollout, [50.0]), units_of(rollout))
+    masks = np.array([[True, True], [True, False], [True, True], [True, False], [False, True]])
+    np.testing.assert_array_equal(game.evaluate([masks])[0], [50.0, 1.0, 50.0, 1.0, 2.0])  # type: ignore[arg-type]
+    assert len(model.scorer.rows) == 2
+
+
+def test_only_the_grand_coalition_asks_for_no_row() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = make_rollout([2])
+    game = TextGame(model.scorer, fill="space").batch(rollout, make_scores(rollout, [50.0]), units_of(rollout))
+    assert game.evaluate([np.ones((1, 2), dtype=bool)])[0].tolist() == [50.0]  # type: ignore[union-attr]
+    assert model.scorer.rows == []
+
+
+@pytest.mark.parametrize("fill", ["space", "delete"])
+def test_values_come_in_the_order_of_the_coalitions(fill: str) -> None:
     # Weights 1, 2, 4 name each coalition by its value; the prompt counts 100, the space token 0.
     model = FakeRewardModel(lexicon({10: 1.0, 11: 2.0, 12: 4.0, 13: 8.0, 14: 16.0}, offset=100.0))
     rollout = make_rollout([3, 2])
     plans = [owen_plan(balanced_hierarchy(3)), owen_plan(balanced_hierarchy(2))]
-    found = TextGame(model, fill=fill).evaluate(rollout, model.score_rollout(rollout), units_of(rollout), plans).values
+    game = TextGame(model.scorer, fill=fill).batch(rollout, model.score_rollout(rollout), units_of(rollout))
+    found = game.evaluate([plan.coalitions for plan in plans])
     for plan, weights, v in zip(plans, ([1, 2, 4], [8, 16]), found, strict=True):
-        assert v is not None
-        np.testing.assert_array_equal(v, 100 + plan.coalitions @ np.array(weights))
+        np.testing.assert_array_equal(v, 100 + plan.coalitions @ np.array(weights))  # type: ignore[arg-type]
 
 
-def test_a_unit_of_several_tokens_comes_and_goes_as_one() -> None:
+def test_values_are_what_the_model_says_of_the_row() -> None:
     model = FakeRewardModel(uneven)
-    rollout = make_rollout([4])
-    units = hand_units([[1, 3]], 4, [balanced_hierarchy(2)])
-    play(model, rollout, model.score_rollout(rollout), units=units)
-    bodies = sorted(ids[2:] for ids, _ in model.rows)
-    assert bodies == [[2, 2, 2, 2], [2, 11, 12, 13], [10, 2, 2, 2]]
+    rollout = make_rollout([3], finished=[True])
+    v = play(model, rollout, model.score_rollout(rollout))[0]
+    for coalition, value in zip(exact_plan(2).coalitions, v, strict=True):  # type: ignore[arg-type]
+        body = [token if here else SPACE for token, here in zip([10, 11], coalition, strict=True)]
+        assert value == pytest.approx(uneven([500, 501, *body]), rel=1e-6)
+
+
+def test_sampled_coalitions_fit_too() -> None:
+    model = FakeRewardModel(lexicon({token: float(token) for token in range(10, 20)}))
+    rollout = make_rollout([6, 4])
+    rng = np.random.default_rng(0)
+    plans = [permutation_plan(6, 2, rng), permutation_plan(4, 2, rng)]
+    game = TextGame(model.scorer, fill="space").batch(rollout, model.score_rollout(rollout), units_of(rollout))
+    found = game.evaluate([plan.coalitions for plan in plans])
+    assert len(model.scorer.rows) == sum(len(plan.coalitions) - 1 for plan in plans)
+    for plan, start, v in zip(plans, (10, 16), found, strict=True):
+        np.testing.assert_allclose(plan.weights @ v, np.arange(start, start + len(plan.weights)))
+
+
+# Nothing is scored twice, and nothing for nothing.
 
 
 def test_equal_rows_are_asked_once() -> None:
     model = FakeRewardModel(uneven)
     # The second token is itself the space token: with and without it the row is the same.
     rollout = rollout_of([[10, SPACE, 12]], [False])
-    game = play(model, rollout, make_scores(rollout, [1.0]))
-    assert int(game.queries[0]) == 7
-    assert sorted(ids[2:] for ids, _ in model.rows) == [[2, 2, 2], [2, 2, 12], [10, 2, 2], [10, 2, 12]]
-    values = dict(zip(map(bytes, exact_plan(3).coalitions), game.values[0], strict=True))  # type: ignore[arg-type]
+    [v] = play(model, rollout, make_scores(rollout, [1.0]))
+    assert bodies(model) == [[2, 2, 2], [2, 2, 12], [10, 2, 2], [10, 2, 12]]
+    values = dict(zip(map(bytes, exact_plan(3).coalitions), v, strict=True))  # type: ignore[arg-type]
     assert values[bytes([1, 0, 0])] == values[bytes([1, 1, 0])] == pytest.approx(uneven([500, 501, 10, 2, 2]))
 
 
-def test_rows_that_are_equal_once_their_holes_close_are_asked_once() -> None:
+def test_a_coalition_that_reads_like_the_whole_is_scored_all_the_same() -> None:
+    """v(all) is the score that PPO got; the same text as a smaller coalition is what the scorer says of it."""
+    model = FakeRewardModel(uneven)
+    rollout = rollout_of([[10, SPACE]], [False])
+    [v] = play(model, rollout, make_scores(rollout, [50.0]))
+    by_mask = dict(zip(map(bytes, exact_plan(2).coalitions), v.tolist(), strict=True))  # type: ignore[union-attr,arg-type]
+    assert by_mask[bytes([1, 1])] == 50.0
+    assert by_mask[bytes([1, 0])] == uneven([500, 501, 10, SPACE])
+
+
+def test_rows_that_are_equal_once_they_close_up_are_asked_once() -> None:
     model = FakeRewardModel(uneven)
     rollout = rollout_of([[10, 10]], [False])  # deleting either token leaves the same text
-    game = play(model, rollout, make_scores(rollout, [1.0]), fill="delete")
-    assert int(game.queries[0]) == 3
-    assert sorted(present(row)[2:] for row in model.rows) == [[], [10]]
+    play(model, rollout, make_scores(rollout, [1.0]), fill="delete")
+    assert bodies(model) == [[], [10]]
+
+
+def test_queries_count_coalitions_and_not_rows() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = rollout_of([[10, SPACE, 12]], [False])
+    game = TextGame(model.scorer, fill="space").batch(rollout, make_scores(rollout, [1.0]), units_of(rollout))
+    [found] = ExactEstimator(max_units=4).estimate(game, np.random.default_rng(0))
+    assert found is not None
+    assert (found.queries, len(model.scorer.rows)) == (7, 4)
 
 
 def test_equal_responses_to_equal_prompts_are_asked_once() -> None:
     model = FakeRewardModel(uneven)
     rollout = rollout_of([[10, 11], [10, 11], [10, 11]], [False] * 3, prompts=[[500], [500], [501]])
-    game = play(model, rollout, model.score_rollout(rollout))
-    assert len(model.rows) == 6  # three coalitions for either prompt
-    assert game.queries.tolist() == [3, 3, 3]
-    np.testing.assert_array_equal(game.values[0], game.values[1])
-    assert not np.allclose(game.values[0], game.values[2])  # type: ignore[arg-type]
+    first, second, third = play(model, rollout, model.score_rollout(rollout))
+    assert len(model.scorer.rows) == 6  # three coalitions for either prompt
+    assert [rows.prompt_ids.tolist() for rows in asked(model)] == [[500], [501]]
+    np.testing.assert_array_equal(first, second)  # type: ignore[arg-type]
+    assert not np.allclose(first, third)  # type: ignore[arg-type]
+
+
+BLANKED_TWO = [[2, 2], [2, 11], [2, 13], [10, 2], [12, 2]]
+BLANKED_THREE = [[2, 2, 2], [2, 2, 14], [2, 13, 2], [2, 13, 14], [15, 2, 2], [15, 2, 14], [15, 13, 2]]
+SHARED_ROWS = {
+    # The blank row of two tokens is shared by the first two responses; that of three tokens is another text.
+    "space": BLANKED_TWO + BLANKED_THREE,
+    # Without any token all three are the prompt alone, and 13 alone is left of two of them.
+    "delete": [[], [10], [11], [12], [13], [14], [15], [13, 14], [15, 13], [15, 14]],
+}
+
+
+@pytest.mark.parametrize("fill", SHARED_ROWS)
+def test_equal_rows_of_different_responses_behind_one_prompt_are_asked_once(fill: str) -> None:
+    model = FakeRewardModel(uneven)
+    rollout = rollout_of([[10, 11], [12, 13], [15, 13, 14]], [False] * 3, prompts=[[500]] * 3)
+    values = play(model, rollout, model.score_rollout(rollout), fill=fill)
+    assert len(asked(model)) == 1
+    assert bodies(model) == sorted(SHARED_ROWS[fill])
+    empty = [v[0] for v in values if v is not None]
+    assert empty == [uneven([500, *([SPACE] * n if fill == "space" else [])]) for n in (2, 2, 3)]
+
+
+def test_a_prompt_of_other_length_is_another_prompt() -> None:
+    model = FakeRewardModel(uneven)
+    rollout = rollout_of([[10, 11], [10, 11]], [False] * 2, prompts=[[500], [500, 500]])
+    play(model, rollout, model.score_rollout(rollout))
+    assert [rows.prompt_ids.tolist() for rows in asked(model)] == [[500], [500, 500]]
+    assert len(model.scorer.rows) == 6
 
 
 def test_ids_under_the_mask_do_not_make_rows_differ() -> None:
@@ -154,26 +292,27 @@ def test_ids_under_the_mask_do_not_make_rows_differ() -> None:
     rollout = rollout_of([[10, 11], [10, 11]], [False] * 2, prompts=[[500], [500]], prompt_padding=1)
     rollout.prompts.prompt_ids[1, 0] = 77
     play(model, rollout, model.score_rollout(rollout))
-    assert len(model.rows) == 3
+    assert len(model.scorer.rows) == 3
 
 
 def test_all_responses_share_one_call_and_none_costs_none() -> None:
     model = FakeRewardModel(uneven)
     rollout = make_rollout([4, 1, 2, 3], finished=[False, True, True, False])
-    game = play(model, rollout, model.score_rollout(rollout))
-    assert model.calls == 1
+    values = play(model, rollout, model.score_rollout(rollout))
+    assert model.scorer.calls == 1
     # Players 4, 0, 1, 3.
-    assert game.queries.tolist() == [15, 0, 0, 7]
-    assert [v is None for v in game.values] == [False, True, True, False]
+    assert [len(rows.ids) for rows in asked(model)] == [15, 7]
+    assert [v is None for v in values] == [False, True, True, False]
 
 
-def test_without_any_plan_the_reward_model_is_not_called() -> None:
+def test_without_any_coalition_the_scorer_is_not_called() -> None:
     model = FakeRewardModel(uneven)
     rollout = make_rollout([1, 2], finished=[True, True])
-    game = play(model, rollout, model.score_rollout(rollout))
-    assert model.calls == 0
-    assert game.queries.tolist() == [0, 0]
-    assert game.values == [None, None]
+    assert play(model, rollout, model.score_rollout(rollout)) == [None, None]
+    assert model.scorer.calls == 0
+
+
+# The batch is no part of the game.
 
 
 @pytest.mark.parametrize("fill", ["space", "delete"])
@@ -182,11 +321,11 @@ def test_responses_of_different_lengths_get_the_values_they_have_alone(fill: str
     prompts = [[500], [501, 502, 503], [504, 505]]
     model = FakeRewardModel(uneven)
     batch = rollout_of(contents, finished, prompts=prompts, prompt_padding=2, response_padding=3)
-    together = play(model, batch, model.score_rollout(batch, reads_eos=True), fill=fill).values
+    together = play(model, batch, model.score_rollout(batch, reads_eos=True), fill=fill)
     for row in range(3):
         alone = rollout_of([contents[row]], [finished[row]], prompts=[prompts[row]])
-        single = play(model, alone, model.score_rollout(alone, reads_eos=True), fill=fill).values[0]
-        np.testing.assert_array_equal(together[row], single)
+        [single] = play(model, alone, model.score_rollout(alone, reads_eos=True), fill=fill)
+        np.testing.assert_array_equal(together[row], single)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fill", ["space", "delete"])
@@ -194,45 +333,84 @@ def test_batch_order_changes_nothing(fill: str) -> None:
     contents, finished = [[10, 11, 12], [13, 14], [15, 16, 17, 18]], [True, False, True]
     model = FakeRewardModel(uneven)
     order = [2, 0, 1]
-    prompts = [[500], [501, 502], [503]]
+    prompts = [[500], [501, 502], [500]]  # the first and the last share rows
     plain = rollout_of(contents, finished, prompts=prompts)
     turned = rollout_of([contents[i] for i in order], [finished[i] for i in order], prompts=[prompts[i] for i in order])
     first, second = (play(model, r, model.score_rollout(r), fill=fill) for r in (plain, turned))
     for place, row in enumerate(order):
-        np.testing.assert_array_equal(second.values[place], first.values[row])
-        assert int(second.queries[place]) == int(first.queries[row])
+        np.testing.assert_array_equal(second[place], first[row])  # type: ignore[arg-type]
 
 
-def test_values_are_what_the_model_says_of_the_row() -> None:
+def text(tokens: list[int], unit: list[int], present: np.ndarray, fill: str) -> list[int]:
+    """A coalition's response, token by token."""
+    here = [index < 0 or bool(present[index]) for index in unit]
+    if fill == "space":
+        return [token if stays else SPACE for token, stays in zip(tokens, here, strict=True)]
+    return [token for token, stays in zip(tokens, here, strict=True) if stays]
+
+
+@property_test
+@given(
+    contents=st.lists(st.lists(st.sampled_from([SPACE, 10, 11, 12]), min_size=1, max_size=7), min_size=1, max_size=5),
+    seed=st.integers(0, 10_000),
+    fill=st.sampled_from(["space", "delete"]),
+    reads_eos=st.booleans(),
+)
+def test_every_coalition_of_every_batch_is_the_text_of_its_present_units(
+    contents: list[list[int]], seed: int, fill: str, reads_eos: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    finished = rng.random(len(contents)) < 0.5
+    prompts = [[[500], [501, 502], [500, 500]][number] for number in rng.integers(0, 3, len(contents))]
+    rollout = rollout_of(contents, finished.tolist(), prompts=prompts, prompt_padding=1, response_padding=1)
+    groups = [_split(len(ids), rng) for ids in contents]
+    units = hand_units(groups, rollout.response_ids.shape[1], [balanced_hierarchy(len(group)) for group in groups])
+    masks = [rng.random((int(rng.integers(1, 6)), len(g))) < 0.6 if rng.random() < 0.8 else None for g in groups]
     model = FakeRewardModel(uneven)
-    rollout = make_rollout([3], finished=[True])
-    v = play(model, rollout, model.score_rollout(rollout)).values[0]
-    plan = exact_plan(2)
-    for coalition, value in zip(plan.coalitions, v, strict=True):  # type: ignore[arg-type]
-        body = [token if here else SPACE for token, here in zip([10, 11], coalition, strict=True)]
-        assert value == pytest.approx(uneven([500, 501, *body]), rel=1e-6)
+    scores = make_scores(rollout, list(range(1000, 1000 + len(contents))), reads_eos=reads_eos)
+    found = TextGame(model.scorer, fill=fill).batch(rollout, scores, units).evaluate(masks)
+    needed: set[tuple[int, ...]] = set()
+    for row, (coalitions, v) in enumerate(zip(masks, found, strict=True)):
+        assert (v is None) == (coalitions is None)
+        for present, value in zip([] if coalitions is None else coalitions, [] if v is None else v, strict=True):
+            unit = np.repeat(np.arange(len(groups[row])), groups[row]).tolist()
+            tail = [EOS] if finished[row] and reads_eos else []
+            whole = prompts[row] + text(contents[row] + tail, unit + [-1] * len(tail), present, fill)
+            assert value == (1000 + row if present.all() else uneven(whole))
+            needed |= set() if present.all() else {(len(prompts[row]), *whole)}
+    # Behind equal prompts no text is asked for twice; a prompt and its text are told apart by the prompt's length.
+    behind = [(len(rows.prompt_ids), *ids) for rows in asked(model) for ids in texts_of(rows)]
+    assert sorted(behind) == sorted(needed)
+    assert model.scorer.calls <= 1
 
 
-def test_sampled_plans_fit_too() -> None:
-    model = FakeRewardModel(lexicon({token: float(token) for token in range(10, 20)}))
-    rollout = make_rollout([6, 4])
-    rng = np.random.default_rng(0)
-    plans = [permutation_plan(6, 2, rng), permutation_plan(4, 2, rng)]
-    game = TextGame(model, fill="space").evaluate(rollout, model.score_rollout(rollout), units_of(rollout), plans)
-    assert game.queries.tolist() == [len(plan.coalitions) - 1 for plan in plans]
-    for plan, start, v in zip(plans, (10, 16), game.values, strict=True):
-        np.testing.assert_allclose(plan.weights @ v, np.arange(start, start + len(plan.weights)))
+def _split(length: int, rng: np.random.Generator) -> list[int]:
+    """Sizes of contiguous units."""
+    sizes = []
+    while length:
+        sizes.append(int(rng.integers(1, min(length, 3) + 1)))
+        length -= sizes[-1]
+    return sizes
 
 
 def test_inputs_are_not_changed() -> None:
     model = FakeRewardModel(uneven)
     rollout = make_rollout([3, 2])
     ids, prompts = rollout.response_ids.clone(), rollout.prompts.prompt_ids.clone()
-    play(model, rollout, model.score_rollout(rollout))
+    for fill in ("space", "delete"):
+        play(model, rollout, model.score_rollout(rollout), fill=fill)
     assert torch.equal(rollout.response_ids, ids)
     assert torch.equal(rollout.prompts.prompt_ids, prompts)
 
 
+def test_the_games_of_a_batch_carry_its_counts_and_hierarchies() -> None:
+    rollout = make_rollout([4, 1, 3], finished=[False, True, True])
+    units = units_of(rollout)
+    game = TextGame(FakeRewardModel(uneven).scorer, fill="space").batch(rollout, make_scores(rollout, [1.0] * 3), units)
+    assert game.counts == [4, 0, 2]
+    assert game.hierarchies is units.hierarchies
+
+
 def test_an_unknown_fill_names_what_is_allowed() -> None:
     with pytest.raises(ValueError, match=r"shaping\.method\.fill=pad; allowed: space or delete"):
-        TextGame(FakeRewardModel(uneven), fill="pad")
+        TextGame(FakeRewardModel(uneven).scorer, fill="pad")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from scar.attribution.plans import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.attribution.shap_backend import ShapEstimator
 from scar.interfaces import CreditMethod
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of, token_units
 from scar.shaping.methods import (
@@ -22,18 +23,19 @@ from scar.shaping.methods import (
 )
 from scar.shaping.rewards import shape_rewards
 from scar.types import Credit, Rollout, Scores, Units
-from tests.builders import FakeRewardModel, hand_units, lexicon, make_rollout, make_scores, rollout_of, uneven
+from tests.builders import FakeRewardModel, chain, hand_units, lexicon, make_rollout, make_scores, rollout_of, uneven
 
 ESTIMATORS: dict[str, Any] = {
     "owen": OwenEstimator(max_coalitions=1024),
     "exact": ExactEstimator(max_units=12),
     "permutation": PermutationEstimator(permutations=2),
+    "shap": ShapEstimator(max_evals=1024, batch_size=10),
 }
 FILLS, EMPTIES = ("space", "delete"), ("uniform", "zero", "terminal")
 
 
 def scar(model: FakeRewardModel, *, estimator: str = "owen", fill: str = "space", empty: str = "uniform") -> ScarMethod:
-    return ScarMethod(reward_model=model, estimator=ESTIMATORS[estimator], fill=fill, empty=empty)
+    return ScarMethod(scorer=model.scorer, estimator=ESTIMATORS[estimator], fill=fill, empty=empty)
 
 
 def all_methods(model: FakeRewardModel) -> dict[str, CreditMethod]:
@@ -266,7 +268,7 @@ def test_efficiency_looks_at_every_row() -> None:
         check_efficiency(torch.tensor([[1.0], [7.0]]), make_scores(rollout, [1.0, 2.0]))
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_score_that_is_no_number_is_an_error(name: str, bad: float) -> None:
@@ -334,11 +336,14 @@ V_EMPTY_BY_HAND = {
     ("owen", "uniform"): [3.0, 0.0, 6.0, 0.0],  # + 6/3 each
     ("exact", "uniform"): [3.0, 0.0, 6.0, 0.0],
     ("permutation", "uniform"): [3.0, 0.0, 6.0, 0.0],
+    ("shap", "uniform"): [3.0, 0.0, 6.0, 0.0],
     ("owen", "zero"): [3.0, 0.0, 6.0, 0.0],
     ("exact", "zero"): [3.0, 0.0, 6.0, 0.0],  # Shapley: + 6/3 each
+    ("shap", "zero"): [2.5, -0.5, 7.0, 0.0],  # tree ((0, 1), 2): + 6/4, 6/4, 6/2
     ("owen", "terminal"): [1.0, -2.0, 4.0, 6.0],  # the measured v(empty) on EOS
     ("exact", "terminal"): [1.0, -2.0, 4.0, 6.0],
     ("permutation", "terminal"): [1.0, -2.0, 4.0, 6.0],
+    ("shap", "terminal"): [1.0, -2.0, 4.0, 6.0],
 }
 
 
@@ -358,13 +363,50 @@ def test_treatment_of_v_empty_by_hand(estimator: str, empty: str, fill: str) -> 
         assert float(credit.unit_values.sum()) == pytest.approx(3.0)
 
 
-def test_zero_v_empty_in_an_owen_tree_goes_by_depth() -> None:
+@pytest.mark.parametrize("estimator", ["owen", "shap"])
+def test_zero_v_empty_in_an_owen_tree_goes_by_depth(estimator: str) -> None:
     model = FakeRewardModel(lexicon(WEIGHTS, offset=8.0))
     rollout = make_rollout([5])
     units = hand_units([[1] * 5], 5, [balanced_hierarchy(5)])  # (((0, 1), 2), (3, 4)): depths 3 3 2 2 2
-    credit = assign(scar(model, estimator="owen", empty="zero"), rollout, model.score_rollout(rollout), units)
+    credit = assign(scar(model, estimator=estimator, empty="zero"), rollout, model.score_rollout(rollout), units)
     expected = torch.tensor([[1.5 + 1, -2.25 + 1, 4.0 + 2, -0.125 + 2, 0.0 + 2]])  # + 8 * 2^-depth
     torch.testing.assert_close(credit.per_token, expected)
+
+
+# Weights 1, -2, 4, -1, 3, an offset of 16, and 32 more where all five are there. Tree (((0, 1), 2), (3, 4)): depths
+# 3 3 2 2 2, so the 32 is shared as 4 4 8 8 8. Of v(empty) = 16 that is 2 2 4 4 4; in equal shares it is 3.2 each.
+INTERACTION_BY_HAND = {
+    "uniform": [8.2, 5.2, 15.2, 10.2, 14.2, 0.0],
+    "zero": [7.0, 4.0, 16.0, 11.0, 15.0, 0.0],
+    "terminal": [5.0, 2.0, 12.0, 7.0, 11.0, 16.0],
+}
+
+
+@pytest.mark.parametrize("empty", EMPTIES)
+@pytest.mark.parametrize("estimator", ["owen", "shap"])
+def test_treatment_of_v_empty_beside_an_interaction_by_hand(estimator: str, empty: str) -> None:
+    weights = lexicon({10: 1.0, 11: -2.0, 12: 4.0, 13: -1.0, 14: 3.0}, offset=16.0)
+    model = FakeRewardModel(lambda ids: weights(ids) + 32 * ({10, 11, 12, 13, 14} <= set(ids)))
+    rollout = make_rollout([6], finished=[True])
+    scores = model.score_rollout(rollout)
+    assert scores.raw.tolist() == [53.0]
+    credit = assign(scar(model, estimator=estimator, empty=empty), rollout, scores)
+    torch.testing.assert_close(credit.per_token, torch.tensor([INTERACTION_BY_HAND[empty]]))
+    assert credit.reward_queries.tolist() == [19]
+
+
+@pytest.mark.parametrize("empty", EMPTIES)
+@pytest.mark.parametrize("fill", FILLS)
+def test_owen_and_shap_give_the_same_credit(fill: str, empty: str) -> None:
+    model = FakeRewardModel(uneven)
+    rollout = make_rollout([8, 6, 5], finished=[True, False, False])
+    owen, shap = (
+        assign(scar(model, estimator=name, fill=fill, empty=empty), rollout, model.score_rollout(rollout))
+        for name in ("owen", "shap")
+    )
+    torch.testing.assert_close(owen.per_token, shap.per_token, atol=1e-6, rtol=0)
+    assert torch.equal(owen.reward_queries, shap.reward_queries)
+    assert owen.diagnostics == pytest.approx(shap.diagnostics, abs=1e-6)
 
 
 def test_v_empty_in_the_permutation_estimator_goes_to_first_arrivals() -> None:
@@ -390,7 +432,7 @@ def test_responses_of_one_or_no_unit_cost_no_query(estimator: str, empty: str) -
     # EOS alone; one content token and EOS; one content token without EOS.
     rollout = make_rollout([1, 2, 1], finished=[True, True, False])
     credit = assign(scar(model, estimator=estimator, empty=empty), rollout, model.score_rollout(rollout))
-    assert model.calls == 0
+    assert model.scorer.calls == 0
     assert credit.reward_queries.tolist() == [0, 0, 0]
     # r = 6 on EOS; r = 8 and r = 9 on the only unit.
     assert torch.equal(credit.per_token, torch.tensor([[6.0, 0.0], [8.0, 0.0], [9.0, 0.0]]))
@@ -401,7 +443,7 @@ def test_a_batch_without_any_unit() -> None:
     rollout = make_rollout([1, 1], finished=[True, True])
     credit = assign(scar(model), rollout, model.score_rollout(rollout))
     assert torch.equal(credit.per_token, torch.tensor([[6.0], [6.0]]))
-    assert model.calls == 0
+    assert model.scorer.calls == 0
 
 
 def test_scar_diagnostics_by_hand() -> None:
@@ -415,21 +457,44 @@ def test_scar_diagnostics_by_hand() -> None:
         "scar/evals_mean": 10 / 3,
         "scar/v_empty_mean": 6.0,
         "scar/neg_credit_frac": 2 / 5,
-        "scar/fallback_frac": 0.0,
+        "scar/rebalanced_frac": 0.0,
+        "scar/coarsened_frac": 0.0,
         "scar/efficiency_err_max": 0.0,
     }
     assert diagnostics == pytest.approx(expected, abs=1e-6)
 
 
-def test_scar_counts_replaced_hierarchies() -> None:
+@pytest.mark.parametrize(
+    ("budget", "rebalanced", "coarsened", "queries"),
+    [(64, 0.0, 0.0, 63), (30, 1 / 3, 0.0, 27), (20, 0.0, 1 / 3, 15)],  # mid-split 28; four players of a chain 16
+)
+def test_scar_counts_replaced_hierarchies(budget: int, rebalanced: float, coarsened: float, queries: int) -> None:
     model = FakeRewardModel(lexicon(WEIGHTS))
-    rollout = make_rollout([6, 2])
-    chain = np.array([[0, 1], [6, 2], [7, 3], [8, 4], [9, 5]])  # 2^6 = 64 coalitions; mid-split 28
-    units = token_units(rollout.content_mask, [chain, balanced_hierarchy(2)])
-    method = ScarMethod(reward_model=model, estimator=OwenEstimator(max_coalitions=30), fill="space", empty="uniform")
+    rollout = make_rollout([6, 2, 1], finished=[False, False, True])
+    units = token_units(rollout.content_mask, [chain(6), balanced_hierarchy(2), balanced_hierarchy(0)])  # 2^6 = 64
+    method = ScarMethod(scorer=model.scorer, estimator=OwenEstimator(budget), fill="space", empty="uniform")
     credit = assign(method, rollout, model.score_rollout(rollout), units)
-    assert credit.diagnostics["scar/fallback_frac"] == pytest.approx(0.5)
-    assert credit.reward_queries.tolist() == [27, 3]
+    assert credit.diagnostics["scar/rebalanced_frac"] == pytest.approx(rebalanced)
+    assert credit.diagnostics["scar/coarsened_frac"] == pytest.approx(coarsened)
+    assert credit.reward_queries.tolist() == [queries, 3, 0]
+    assert credit.diagnostics["scar/evals_mean"] == pytest.approx((queries + 3) / 3)
+
+
+def test_scar_credit_of_joined_units_lands_on_the_last_of_them() -> None:
+    # A chain of six in 20 coalitions is four players: 10, 11, 12 together, then 13, 14, 15. v(empty) = 6.
+    model = FakeRewardModel(lexicon(WEIGHTS, offset=6.0))
+    rollout = make_rollout([7], finished=[True])
+    units = token_units(rollout.content_mask, [chain(6)])
+    # 1.5 - 2.25 + 4 = 3.25 at step 2, then -.125, 0, 3.
+    by_hand = {
+        "terminal": [0.0, 0.0, 3.25, -0.125, 0.0, 3.0, 6.0],
+        "uniform": [1.0, 1.0, 4.25, 0.875, 1.0, 4.0, 0.0],
+        "zero": [0.0, 0.0, 3.25 + 0.75, -0.125 + 0.75, 0.0 + 1.5, 3.0 + 3.0, 0.0],  # depths 3 3 2 1
+    }
+    for empty, expected in by_hand.items():
+        method = ScarMethod(scorer=model.scorer, estimator=OwenEstimator(20), fill="space", empty=empty)
+        credit = assign(method, rollout, model.score_rollout(rollout), units)
+        torch.testing.assert_close(credit.per_token, torch.tensor([expected]))
 
 
 def test_permutation_credit_depends_on_the_generator_alone() -> None:

@@ -1,0 +1,52 @@
+"""Measure on this machine: `python experiments/bench.py attribution --quick` (or `make bench BENCH=attribution QUICK=1`)."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from scar.bench.rows import as_dicts, machine, markdown
+from scar.cli import training_bar
+from scar.models.loading import quiet_transformers
+from scar.report.outputs import write_files
+
+TARGETS = ("attribution", "estimators", "memory")
+
+
+def bench(args: argparse.Namespace) -> str:
+    """Run one benchmark, write its rows, return its table."""
+    torch.set_num_threads(1)
+    quiet_transformers()
+    module = importlib.import_module(f"scar.bench.{args.target}")
+    rows = module.run(quick=args.quick, cache=Path(args.cache), advance=training_bar(f"bench {args.target}"))
+    table = f"{(module.__doc__ or '').splitlines()[0]}\n\n{machine()}\n\n{markdown(rows)}"
+    files = {
+        f"{args.target}.json": (json.dumps(as_dicts(rows), indent=1) + "\n").encode(),
+        f"{args.target}.md": table.encode(),
+    }
+    return table + "".join(f"wrote {path}\n" for path in write_files(Path(args.results) / "bench", files))
+
+
+def main() -> int:
+    """Run from the command line: 0, or 2 and one line on stderr; 130 after Ctrl-C (nothing is written then)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=TARGETS, help="what to measure")
+    parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
+    parser.add_argument("--cache", default="cache", help="folder of the local models (estimators needs them)")
+    parser.add_argument("--results", default="results", help="folder to write into")
+    try:
+        sys.stdout.write(bench(parser.parse_args()))
+        return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing was written\n")
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What a hierarchy over units costs, whether it is one, and how to make an expensive one cheaper. Pure NumPy.
+
+A hierarchy is int64[n-1,2]: row k joins two nodes into node n+k, leaves are 0..n-1, the last row is the root.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def check_hierarchy(hierarchy: np.ndarray) -> int:
+    """The number of units; ValueError unless `hierarchy` is a binary tree over all of them."""
+    if hierarchy.ndim != 2 or hierarchy.shape[1] != 2 or not np.issubdtype(hierarchy.dtype, np.integer):
+        raise ValueError(
+            f"a hierarchy is an integer matrix [n-1,2], got {hierarchy.dtype} {hierarchy.shape}: one row a joined pair"
+        )
+    count = len(hierarchy) + 1
+    parents = count + np.arange(len(hierarchy))
+    if (hierarchy >= parents[:, None]).any():
+        row = int((hierarchy >= parents[:, None]).any(1).argmax())
+        raise ValueError(
+            f"row {row} of a hierarchy over {count} units joins {hierarchy[row].tolist()} into node {count + row}; "
+            "children must be made before their parent (a cycle otherwise)"
+        )
+    uses = np.bincount(hierarchy.ravel(), minlength=2 * count - 1) if (hierarchy >= 0).all() else None
+    if uses is None or (uses[:-1] != 1).any():
+        raise ValueError(
+            f"a hierarchy over {count} units must use every node but the root exactly once as a child: "
+            f"got children {sorted(hierarchy.ravel().tolist())}"
+        )
+    return count
+
+
+def node_depths(hierarchy: np.ndarray) -> np.ndarray:
+    """i64[2n-1]: depth of every node, the root's is 0."""
+    count = len(hierarchy) + 1
+    depths = np.zeros(2 * count - 1, dtype=np.int64)
+    for row in range(len(hierarchy) - 1, -1, -1):
+        depths[hierarchy[row]] = depths[count + row] + 1
+    return depths
+
+
+def coalition_count(hierarchy: np.ndarray) -> int:
+    """How many coalitions `owen_plan` evaluates: 2 + sum over inner nodes of 2 * 2^depth, root depth 0 (paper note 3)."""
+    count = check_hierarchy(hierarchy)
+    return 2 + sum(2 * 2**depth for depth in node_depths(hierarchy)[count:].tolist())
+
+
+def empty_share(hierarchy: np.ndarray) -> np.ndarray:
+    """f64[n], sum 1: what an Owen value would gain of v(empty) if that were 0, 2^-depth of each unit (paper note 2)."""
+    return 0.5 ** node_depths(hierarchy)[: len(hierarchy) + 1].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Coarsening:
+    """Units joined into fewer groups: `group` i64[n], the group of each unit; `hierarchy` over the groups."""
+
+    group: np.ndarray
+    hierarchy: np.ndarray
+
+
+def coarsen(hierarchy: np.ndarray, max_coalitions: int) -> Coarsening:
+    """Merge sibling leaves into one player, the deepest (so dearest) pair first, until the count fits (paper note 3).
+
+    Among pairs of one depth the earlier row goes first. ValueError if not even two players fit.
+    """
+    if max_coalitions < 4:
+        raise ValueError(f"estimator.max_coalitions={max_coalitions}; allowed: 4 (two players) or more")
+    count = check_hierarchy(hierarchy)
+    depths = node_depths(hierarchy).tolist()
+    cost = coalition_count(hierarchy)
+    parent = {int(child): row for row, children in enumerate(hierarchy) for child in children}
+    leaf = [node < count for node in range(2 * count - 1)]
+    ready = [(-depths[count + row], row) for row, pair in enumerate(hierarchy) if leaf[pair[0]] and leaf[pair[1]]]
+    heapq.heapify(ready)
+    while cost > max_coalitions:
+        depth, row = heapq.heappop(ready)
+        cost -= 2 * 2**-depth
+        leaf[count + row] = True
+        above = parent[count + row]
+        if all(leaf[child] for child in hierarchy[above]):
+            heapq.heappush(ready, (-depths[count + above], above))
+    return _with_leaves(hierarchy, leaf)
+
+
+def _with_leaves(hierarchy: np.ndarray, leaf: list[bool]) -> Coarsening:
+    """The hierarchy cut at the nodes that became leaves; groups are numbered by their first unit."""
+    count = len(hierarchy) + 1
+    top = list(range(2 * count - 1))  # the merged node that each node lies under, or itself
+    for row in range(len(hierarchy) - 1, -1, -1):
+        if leaf[count + row]:
+            for child in hierarchy[row].tolist():
+                top[child] = top[count + row]
+    tops = [top[unit] for unit in range(count)]
+    number = {node: place for place, node in enumerate(dict.fromkeys(tops))}
+    group = np.array([number[node] for node in tops], dtype=np.int64)
+    rows = []
+    for row, children in enumerate(hierarchy.tolist()):
+        if not leaf[count + row]:
+            rows.append([number[child] for child in children])
+            number[count + row] = len(set(tops)) + len(rows) - 1
+    return Coarsening(group, np.array(rows, dtype=np.int64).reshape(-1, 2))

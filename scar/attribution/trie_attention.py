@@ -1,0 +1,156 @@
+"""Attention over a trie: each node's tokens see their prompt, the nodes above theirs, and themselves up to their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scar.attribution.architectures import Trunk
+from scar.attribution.attention import attend, causal_mask, merge
+from scar.attribution.trie import Trie
+
+Spans = list[tuple[int, slice]]
+"""(prompt, the consecutive entries that belong to it)."""
+
+
+@dataclass(frozen=True)
+class SharedPrompts:
+    """Keys and values [B,P,H,D] of each layer, right-padded, for prompts that all their coalitions attend to; `lengths` of
+    the prompts; `scores` f64[B] read at their ends."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    lengths: list[int]
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """One stage: `rows` of the flat matrix, node `count` and `width`, `context` i64[n*K] (flat rows of ancestors and own
+    tokens; None: the own ones), additive `mask` [w,K] or [n,1,w,K], `spans` within the stage's tokens."""
+
+    rows: slice
+    count: int
+    width: int
+    context: Tensor | None
+    mask: Tensor
+    spans: Spans
+
+
+@dataclass(frozen=True)
+class Reads:
+    """The scores read in one stage: `row` of the trie and `token` of the flat matrix i64[r], `context` i64[r*K], additive
+    `mask` [r,1,1,K]."""
+
+    row: Tensor
+    token: Tensor
+    context: Tensor
+    mask: Tensor
+    spans: Spans
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A trie on the device, its tokens flat, stage after stage: `ids` and `positions` i64[N]."""
+
+    ids: Tensor
+    positions: Tensor
+    stages: list[Nodes]
+    reads: list[Reads]
+
+
+def lay_out(trie: Trie, *, device: torch.device, dtype: torch.dtype) -> Layout:
+    """Lay out a trie of at least one stage."""
+    stages, reads, start = [], [], 0
+    context = np.empty((0, 0), dtype=np.int64)
+    root: np.ndarray | None = None  # the node of the first stage that each node lies under
+    for number, stage in enumerate(trie.stages):
+        count, width = stage.tokens.shape
+        own = start + np.arange(count * width).reshape(count, width)
+        context = np.concatenate([context[stage.parent], own], 1) if number else own
+        root = np.arange(count) if root is None else root[stage.parent]
+        mask = causal_mask(width, context.shape[1], device=device, dtype=dtype)
+        if trie.prompt_lengths is not None and number:
+            mask = _hide_padding(mask, trie.prompt_lengths[root], trie.stages[0].tokens.shape[1])
+        rows = slice(start, start + count * width)
+        gathered = torch.from_numpy(context).to(device)
+        flat = gathered.flatten() if number else None
+        stages.append(Nodes(rows, count, width, flat, mask, _spans(stage.owner, width)))
+        found = np.flatnonzero(trie.read_stage == number)
+        if len(found):
+            node, offset = (torch.from_numpy(of[found]).to(device) for of in (trie.read_node, trie.read_offset))
+            seen = mask[offset][:, None] if mask.dim() == 2 else mask[node, :, offset]
+            token, row = rows.start + node * width + offset, torch.from_numpy(found).to(device)
+            reads.append(Reads(row, token, gathered[node].flatten(), seen[:, :, None], _spans(trie.owner[found], 1)))
+        start = rows.stop
+    ids, positions = (
+        torch.from_numpy(np.concatenate([getattr(stage, name).ravel() for stage in trie.stages])).to(device)
+        for name in ("tokens", "positions")
+    )
+    return Layout(ids, positions, stages, reads)
+
+
+def _hide_padding(mask: Tensor, prompt_lengths: np.ndarray, prompt_width: int) -> Tensor:
+    """A causal mask [w,K] that also hides what stands behind a prompt's end; one a node where lengths differ."""
+    if prompt_lengths.min() == prompt_width:
+        return mask
+    behind = np.zeros((len(prompt_lengths), mask.shape[1]), dtype=bool)
+    behind[:, :prompt_width] = np.arange(prompt_width) >= prompt_lengths[:, None]
+    hidden = torch.from_numpy(behind).to(mask.device)[:, None, None, :]
+    return mask.expand(len(behind), 1, *mask.shape).masked_fill(hidden, -torch.inf)
+
+
+def _spans(owner: np.ndarray, width: int) -> Spans:
+    """Consecutive runs of equal owners, `width` entries each."""
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(owner)) + 1, [len(owner)]])
+    pairs = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    return [(int(owner[a]), slice(a * width, b * width)) for a, b in pairs]
+
+
+def attend_stages(trunk: Trunk, layer: int, x: Tensor, layout: Layout, prompts: SharedPrompts | None) -> Tensor:
+    """[N,H*D]: the attention output of every token of the trie in one layer."""
+    q, k, v = trunk.project(layer, x, layout.positions)
+    attended = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    for stage in layout.stages:
+        index = slice(stage.rows.start, stage.rows.stop) if stage.context is None else stage.context
+        queries, keys, values = (
+            part.view(stage.count, -1, *q.shape[1:]).transpose(1, 2) for part in (q[stage.rows], k[index], v[index])
+        )
+        out, norm = attend(queries, keys, values, scale=trunk.scale(layer), mask=stage.mask)
+        out, norm = out.transpose(1, 2).flatten(0, 1), norm.transpose(1, 2).flatten(0, 1)
+        if prompts is not None:
+            out = _with_prompts(trunk, layer, q[stage.rows], out, norm, stage.spans, prompts)
+        attended[stage.rows] = out
+    return attended.flatten(1)
+
+
+def attend_reads(trunk: Trunk, layer: int, x: Tensor, layout: Layout, prompts: SharedPrompts | None) -> Tensor:
+    """[R,H*D]: the attention output of the tokens at which scores are read, stage after stage."""
+    q, k, v = trunk.project(layer, x, layout.positions)
+    parts = []
+    for reads in layout.reads:
+        asked = q[reads.token]
+        keys, values = (part[reads.context].view(len(asked), -1, *q.shape[1:]).transpose(1, 2) for part in (k, v))
+        out, norm = attend(asked[:, :, None], keys, values, scale=trunk.scale(layer), mask=reads.mask)
+        out, norm = out[:, :, 0], norm[:, :, 0]
+        if prompts is not None:
+            out = _with_prompts(trunk, layer, asked, out, norm, reads.spans, prompts)
+        parts.append(out.flatten(1))
+    return torch.cat(parts)
+
+
+def _with_prompts(
+    trunk: Trunk, layer: int, q: Tensor, out: Tensor, norm: Tensor, spans: Spans, prompts: SharedPrompts
+) -> Tensor:
+    """`out` [n,H,D], whose log-normaliser is `norm` [n,H], merged with what the queries [n,H,D] see of their prompts."""
+    parts = []
+    for prompt, part in spans:
+        length = prompts.lengths[prompt]
+        keys, values = (of[layer][prompt, None, :length].transpose(1, 2) for of in (prompts.keys, prompts.values))
+        seen, seen_norm = attend(q[None, part].transpose(1, 2), keys, values, scale=trunk.scale(layer))
+        beside = seen[0].transpose(0, 1), seen_norm[0].transpose(0, 1)
+        parts.append(merge(beside, (out[part], norm[part])))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,138 @@
+"""What span credit adds to a PPO update: one update of the paper's TL;DR shape with a policy as large as the reward model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GPTNeoXForCausalLM
+
+from scar.attribution.backends import make_scorer
+from scar.attribution.estimators import OwenEstimator
+from scar.bench.rows import Row
+from scar.bench.workloads import random_config, random_prompts, random_reward_model, random_units, score
+from scar.config import GenerationConfig, PPOConfig
+from scar.interfaces import RewardModel
+from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.reward import SequenceRewardModel
+from scar.ppo.kl_control import KLController
+from scar.ppo.updater import PPOUpdater
+from scar.rollout import Sampler
+from scar.shaping.methods import ScarMethod
+from scar.tracking.metering import Meter
+from scar.trainer import Trainer
+from scar.types import PromptBatch, Rollout, Scores, Units
+
+MEMORY_MIB = 512
+NO_LIMIT = 10**6
+UNITS, PROMPT, TOKENS = 12, 512, 53
+EOS_ID, PAD_ID = 0, 1
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    count: int
+
+    def batch(self, number: int) -> PromptBatch:
+        return random_prompts(self.count, PROMPT, seed=number)
+
+
+class _Task:
+    name = "bench"
+
+    def score(self, rollout: Rollout, reward_model: RewardModel) -> Scores:
+        assert isinstance(reward_model, SequenceRewardModel)
+        return score(reward_model, rollout)
+
+
+class _Spans:
+    def segment(self, rollout: Rollout) -> Units:
+        return random_units(rollout, UNITS)
+
+
+class _NoTokenizer:
+    def decode(self, token_ids: Any, **options: Any) -> str:
+        return ""
+
+
+def update_row(*, responses: int, size: str = "larger") -> Row:
+    """Seconds of the credit stage beside those of all other stages (rollout, scores, 4 PPO epochs) of the same update."""
+    trainer = _trainer(responses, size)
+    trainer.run_update(1)  # the first update also pays for allocations
+    row = trainer.run_update(2)
+    credit = row["time/credit_s"]
+    rest = row["time/total_s"] - credit
+    return Row(
+        f"tldr span N={UNITS} beside one PPO update, {size} model, fused",
+        credit,
+        "the update without credit",
+        rest,
+        rest / credit,
+        None,
+        int(row["scar/evals_mean"] * responses),
+    )
+
+
+def _trainer(responses: int, size: str) -> Trainer:
+    device = torch.device("cpu")
+    reward_model = random_reward_model(size)
+    scorer, _ = make_scorer(reward_model, backend="fused", dtype="float32", memory_mib=MEMORY_MIB, device=device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = GPTNeoXForCausalLM(random_config(size))
+    generation = GenerationConfig(
+        temperature=0.7, min_new_tokens=TOKENS, max_new_tokens=TOKENS, sample_length=False
+    )  # no EOS before the end: every response has all its tokens
+    policy = CausalPolicy(
+        model,
+        temperature=generation.temperature,
+        min_new_tokens=TOKENS,
+        eos_id=EOS_ID,
+        pad_id=PAD_ID,
+        value_head=new_value_head(model.config.hidden_size, torch.Generator().manual_seed(0)),
+    )
+    config = _ppo(responses)
+    estimator = OwenEstimator(max_coalitions=NO_LIMIT)
+    return Trainer(
+        config=config,
+        seed=1,
+        alpha=1.0,
+        device=device,
+        prompts=_Prompts(responses),
+        sampler=Sampler(policy, policy.frozen_copy(), tokenizer=_NoTokenizer(), generation=generation),
+        task=_Task(),
+        reward_model=reward_model,
+        segmenter=_Spans(),
+        method=ScarMethod(scorer=scorer, estimator=estimator, fill="space", empty="uniform"),
+        updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], config),
+        kl_controller=KLController(kind="fixed", coef=0.05, target=6.0, horizon=10000.0),
+        tracker=None,  # type: ignore[arg-type]  # single updates are not logged
+        meter=Meter(device),
+    )
+
+
+def _ppo(responses: int) -> PPOConfig:
+    """Table 4's settings where they matter for time: 4 epochs, one optimizer step each."""
+    return PPOConfig(
+        updates=2,
+        batch_size=responses,
+        minibatch_size=responses,
+        microbatch_size=responses,
+        ppo_epochs=4,
+        learning_rate=3e-6,
+        learning_rate_schedule="constant",
+        adam_eps=1e-5,
+        weight_decay=0.0,
+        kl_coef=0.05,
+        kl_control="fixed",
+        kl_target=6.0,
+        kl_horizon=10000.0,
+        gamma=1.0,
+        gae_lambda=0.95,
+        clip_range=0.2,
+        value_clip_range=0.2,
+        value_loss_coef=0.1,
+        max_grad_norm=None,
+        max_mean_ratio=None,
+    )

@@ -1,0 +1,323 @@
+"""Which scorer is chosen, that a wrong one is found out at start-up, and that choosing leaves no traces."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scar.attribution import architectures
+from scar.attribution.backends import CachedScorer, PlainScorer, ScorerReport, make_scorer
+from scar.attribution.fused import FusedScorer
+from scar.interfaces import CoalitionScorer
+from scar.models.reward import SequenceRewardModel
+from tests.attribution import tiny_scorers as tiny
+from tests.attribution.tiny_scorers import CPU, check_scores, mixed_batch
+
+KINDS: dict[str, type] = {"fused": FusedScorer, "generic": CachedScorer, "plain": PlainScorer}
+KNOWN = ("gpt2", "gpt_neox", "llama")
+TOLERANCES = {"float32": 1e-5, "bfloat16": 0.15}
+CAN_USE = [(name, "opt" if name == "generic" else "gpt2") for name in KINDS]
+
+
+def make(
+    reward: Any, *, backend: str = "auto", dtype: str = "float32", memory_mib: int = 64
+) -> tuple[CoalitionScorer, ScorerReport]:
+    return make_scorer(reward, backend=backend, dtype=dtype, memory_mib=memory_mib, device=CPU)
+
+
+def check_choice(made: tuple[CoalitionScorer, ScorerReport], name: str) -> None:
+    scorer, report = made
+    assert type(scorer) is KINDS[name]
+    assert report.backend == name
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("architecture", KNOWN)
+def test_auto_takes_the_fused_scorer_for_a_known_architecture(
+    architecture: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make(tiny.shared_reward_model(architecture))
+    check_choice(made, "fused")
+    assert warnings_of(caplog) == []
+
+
+def test_auto_takes_the_generic_scorer_for_another_causal_model(caplog: pytest.LogCaptureFixture) -> None:
+    reward = tiny.shared_reward_model("opt")
+    made = make(reward)
+    check_choice(made, "generic")
+    assert warnings_of(caplog) == []
+    check_scores(made[0].score(mixed_batch()), tiny.whole_sequences(reward, mixed_batch()))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_backend_can_be_asked_for(name: str) -> None:
+    reward = tiny.shared_reward_model()
+    made = make(reward, backend=name)
+    check_choice(made, name)
+    check_scores(made[0].score(mixed_batch()), tiny.whole_sequences(reward, mixed_batch()))
+
+
+@pytest.mark.parametrize("room", [4, 10, 13, 30])
+def test_the_probe_fits_a_model_of_few_positions(room: int) -> None:
+    model = tiny.classifier("gpt2", max_position_embeddings=room)
+    check_choice(make(SequenceRewardModel(model, space_id=tiny.SPACE)), "fused")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_report_names_backend_type_difference_and_memory(name: str) -> None:
+    report = make(tiny.shared_reward_model(), backend=name, memory_mib=3)[1]
+    assert 0 <= report.largest_difference < 1e-5
+    assert report.as_dict() == {
+        "backend": name,
+        "dtype": "float32",
+        "largest_difference": report.largest_difference,
+        "memory_mib": 3,
+    }
+
+
+def test_memory_is_counted_in_mib(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    for kind in (FusedScorer, CachedScorer):
+        start = kind.__init__
+
+        def spy(scorer: Any, *given: Any, start: Any = start, memory_bytes: int, **options: Any) -> None:
+            asked.append(memory_bytes)
+            start(scorer, *given, memory_bytes=memory_bytes, **options)
+
+        monkeypatch.setattr(kind, "__init__", spy)
+    for name in ("fused", "generic"):
+        make(tiny.shared_reward_model(), backend=name, memory_mib=5)
+    assert asked == [5 * 1024 * 1024] * 2
+
+
+# A wrong scorer is found out.
+
+
+def break_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = architectures.GPT2Trunk.finish
+    monkeypatch.setattr(architectures.GPT2Trunk, "finish", lambda *given: finish(*given) * 1.5)
+
+
+def break_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    score_chunk = CachedScorer._score_chunk
+    monkeypatch.setattr(CachedScorer, "_score_chunk", lambda *given: score_chunk(*given) + 0.25)
+
+
+def test_a_wrong_fused_pass_is_told_and_the_generic_scorer_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    break_fused(monkeypatch)
+    reward = tiny.shared_reward_model()
+    made = make(reward)
+    check_choice(made, "generic")
+    (told,) = warnings_of(caplog)
+    assert told.startswith("coalitions.backend=fused differs by 0.")
+    assert "gpt2" in told
+    check_scores(made[0].score(mixed_batch()), tiny.whole_sequences(reward, mixed_batch()))
+
+
+def test_a_wrong_cached_pass_is_told_and_the_plain_scorer_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    break_cached(monkeypatch)
+    made = make(tiny.shared_reward_model("opt"))
+    check_choice(made, "plain")
+    assert [told.split(" differs by ")[0] for told in warnings_of(caplog)] == ["coalitions.backend=generic"]
+    assert made[1].largest_difference < 1e-5
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused"])
+def test_both_wrong_leave_the_plain_scorer(
+    backend: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    break_fused(monkeypatch)
+    break_cached(monkeypatch)
+    made = make(tiny.shared_reward_model(), backend=backend)
+    check_choice(made, "plain")
+    assert [told.split(" differs by ")[0][-7:] for told in warnings_of(caplog)] == ["d=fused", "generic"]
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, RuntimeError, IndexError])
+def test_a_pass_that_cannot_run_is_told_and_passed_over(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*given: Any) -> Any:
+        raise error("no such module")
+
+    monkeypatch.setattr(architectures.GPT2Trunk, "finish", fails)
+    check_choice(make(tiny.shared_reward_model()), "generic")
+    assert "FusedScorer cannot run this model: no such module" in warnings_of(caplog)[0]
+
+
+def test_scores_that_are_no_numbers_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = architectures.GPT2Trunk.finish
+    monkeypatch.setattr(architectures.GPT2Trunk, "finish", lambda *given: finish(*given) * torch.nan)
+    check_choice(make(tiny.shared_reward_model()), "generic")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("architecture", ["gpt2", "opt"])
+def test_a_bidirectional_transformer_gets_whole_sequences(
+    architecture: str, dtype: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cache holds what the prompt saw without the response, and a bidirectional prompt sees the response."""
+    reward = tiny.reward_model(architecture)
+    reward.model.config.is_causal = False
+    first, second = torch.tensor([[4, 7, 9]]), torch.tensor([[4, 7, 5]])
+    mask = torch.ones_like(first, dtype=torch.bool)
+    changed = (reward.score_prefixes(first, mask) - reward.score_prefixes(second, mask))[0, 0]
+    assert abs(float(changed)) > 1e-3  # later tokens change what is read at the first one
+    made = make(reward, dtype=dtype)
+    check_choice(made, "plain")
+    assert len(warnings_of(caplog)) == (2 if architecture == "gpt2" else 1)
+    expected = tiny.whole_sequences(reward, mixed_batch())
+    check_scores(made[0].score(mixed_batch()), expected, tolerance=TOLERANCES[dtype])
+
+
+class BagOfTokens(nn.Module):
+    """A base model without a cache in which every token sees all others: mean embedding beside its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(tiny.VOCABULARY, 8)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, use_cache: bool) -> Any:
+        own = self.embedding(input_ids) * attention_mask[..., None]
+        return SimpleNamespace(last_hidden_state=own + own.sum(1, keepdim=True) / attention_mask.sum(1)[:, None, None])
+
+
+class BagClassifier(nn.Module):
+    """With the attributes that a Hugging Face sequence classifier has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base_model, self.score = BagOfTokens(), nn.Linear(8, 1, bias=False)
+        self.config = SimpleNamespace(num_labels=1, model_type="bag", vocab_size=tiny.VOCABULARY)
+
+
+def test_a_model_without_a_cache_gets_whole_sequences() -> None:
+    torch.manual_seed(0)
+    reward = SequenceRewardModel(BagClassifier(), space_id=tiny.SPACE)
+    made = make(reward)
+    check_choice(made, "plain")
+    check_scores(made[0].score(mixed_batch()), tiny.whole_sequences(reward, mixed_batch()), spread=0.02)
+
+
+# Narrower weights.
+
+
+@pytest.mark.parametrize(("name", "architecture"), CAN_USE)
+def test_bfloat16_is_close_and_its_difference_is_reported(name: str, architecture: str) -> None:
+    reward = tiny.reward_model(architecture)
+    scorer, report = make(reward, backend=name, dtype="bfloat16")
+    assert (report.backend, report.dtype) == (name, "bfloat16")
+    assert 0 < report.largest_difference < 0.1
+    found, expected = scorer.score(mixed_batch()), tiny.whole_sequences(reward, mixed_batch())
+    check_scores(found, expected, tolerance=TOLERANCES["bfloat16"])
+    assert np.abs(np.concatenate(found) - np.concatenate(expected)).max() > 1e-5  # it was computed in bfloat16
+
+
+@pytest.mark.parametrize(("name", "architecture"), CAN_USE)
+def test_bfloat16_leaves_the_reward_model_as_it_was(name: str, architecture: str) -> None:
+    reward = tiny.reward_model(architecture)
+    before, expected = copy.deepcopy(reward.state_dict()), tiny.whole_sequences(reward, mixed_batch())
+    scorer, _ = make(reward, backend=name, dtype="bfloat16")
+    scorer.score(mixed_batch())
+    assert {parameter.dtype for parameter in reward.parameters()} == {torch.float32}
+    for key, tensor in reward.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+    for found, wanted in zip(tiny.whole_sequences(reward, mixed_batch()), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_only_the_trunk_is_narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[SequenceRewardModel] = []
+    read = SequenceRewardModel.read
+    monkeypatch.setattr(SequenceRewardModel, "read", lambda model, hidden: used.append(model) or read(model, hidden))
+    reward = tiny.reward_model()
+    make(reward, dtype="bfloat16")[0].score(mixed_batch())
+    narrow = used[-1]
+    assert narrow is not reward
+    assert narrow.model.score.weight.dtype == torch.float32
+    assert {parameter.dtype for parameter in narrow.model.base_model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama"])
+def test_rotary_frequencies_are_not_rounded(architecture: str) -> None:
+    """In bfloat16 they would turn far tokens by wrong angles, which a probe of few tokens does not show."""
+    reward = tiny.reward_model(architecture)
+    scorer = make(reward, dtype="bfloat16")[0]
+    assert isinstance(scorer, FusedScorer)
+    frequencies = scorer._trunk.model.rotary_emb.inv_freq
+    assert torch.equal(frequencies, reward.model.base_model.rotary_emb.inv_freq)
+    assert frequencies.dtype == torch.float32
+
+
+def test_a_wrong_fused_pass_is_found_out_in_bfloat16_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_fused(monkeypatch)
+    check_choice(make(tiny.shared_reward_model(), dtype="bfloat16"), "generic")
+
+
+# Wrong settings.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backend": "fast"}, "coalitions.backend=fast; allowed: auto, fused, generic, plain"),
+        ({"dtype": "float16"}, "coalitions.dtype=float16; allowed: float32, bfloat16"),
+        ({"memory_mib": 0}, "coalitions.memory_mib=0; allowed: a whole number of MiB, 1 or more"),
+        ({"memory_mib": -4}, "coalitions.memory_mib=-4; allowed: a whole number"),
+        ({"memory_mib": 1.5}, "coalitions.memory_mib=1.5; allowed: a whole number"),
+        ({"memory_mib": True}, "coalitions.memory_mib=True; allowed: a whole number"),
+        ({"memory_mib": "64"}, "coalitions.memory_mib=64; allowed: a whole number"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tiny.shared_reward_model(), **changes)
+
+
+def test_the_fused_scorer_cannot_be_asked_for_with_another_architecture() -> None:
+    with pytest.raises(ValueError, match="backend=fused for a opt model; allowed: gpt2, gpt_neox, llama"):
+        make(tiny.shared_reward_model("opt"), backend="fused")
+
+
+# No traces.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "architecture"), CAN_USE)
+def test_no_global_generator_is_touched(name: str, architecture: str, dtype: str) -> None:
+    reward = tiny.reward_model(architecture)
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    make(reward, backend=name, dtype=dtype)[0].score(mixed_batch())
+    assert torch.equal(torch.get_rng_state(), before[0])
+    for now, then in zip(np.random.get_state(), before[1], strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize(("name", "architecture"), [*CAN_USE, ("fused", "gpt_neox"), ("fused", "llama")])
+def test_the_reward_model_is_left_as_it_was(name: str, architecture: str) -> None:
+    reward = tiny.reward_model(architecture)
+    config, kernel = reward.model.config.to_dict(), reward.model.config._attn_implementation
+    tensors = {key: tensor.clone() for key, tensor in [*reward.named_parameters(), *reward.named_buffers()]}
+    make(reward, backend=name)[0].score(mixed_batch())
+    assert (reward.model.config.to_dict(), reward.model.config._attn_implementation) == (config, kernel)
+    assert not any(module.training for module in reward.modules())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in reward.parameters())
+    after = dict([*reward.named_parameters(), *reward.named_buffers()])
+    assert after.keys() == tensors.keys()
+    assert all(torch.equal(after[key], tensor) for key, tensor in tensors.items())
