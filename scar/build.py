@@ -190,7 +190,7 @@ class Run:
         offers: dict[str, Callable[[], Any]] = {
             "reward_model": lambda: self.reward_model,
             "scorer": self._build_scorer,
-            "estimator": lambda: instantiate(self._cfg.estimator),
+            "estimator": lambda: construct(self._cfg.estimator),
         }
         return construct(self._cfg.shaping.method, **{need: offers[need]() for need in self._cfg.shaping.needs})
 

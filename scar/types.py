@@ -160,6 +160,9 @@ class CoalitionRows:
     lengths: np.ndarray
 
     def __post_init__(self) -> None:
+        for name in ("prompt_ids", "ids", "lengths"):
+            if getattr(self, name).dtype != np.int64:
+                raise TypeError(f"{name} has dtype {getattr(self, name).dtype}; it must be int64")
         if self.prompt_ids.ndim != 1 or len(self.prompt_ids) == 0:
             raise ValueError(f"prompt_ids has shape {self.prompt_ids.shape}; it must be one row of at least one token")
         if self.ids.ndim != 2 or self.lengths.shape != self.ids.shape[:1]:

@@ -176,6 +176,10 @@ def make_scorer(
     require(dtype in DTYPES, f"coalitions.dtype={dtype}", ", ".join(DTYPES))
     valid = isinstance(memory_mib, int) and not isinstance(memory_mib, bool) and memory_mib >= 1
     require(valid, f"coalitions.memory_mib={memory_mib}", "a whole number of MiB, 1 or more")
+    if not hasattr(reward_model, "model"):  # any other reward model can only be asked for whole sequences
+        fits = backend in ("auto", "plain") and dtype == "float32"
+        require(fits, f"coalitions.backend={backend} dtype={dtype} for {type(reward_model).__name__}", "plain, float32")
+        return PlainScorer(reward_model, device=device), ScorerReport("plain", dtype, 0.0, memory_mib)
     architecture = reward_model.model.config.model_type
     if backend == "fused":
         require(architecture in TRUNKS, f"coalitions.backend=fused for a {architecture} model", ", ".join(TRUNKS))
@@ -203,13 +207,8 @@ def make_scorer(
                 scorer = makers[name](_in_dtype(reward_model, dtype))
                 difference = _difference(scorer, probe, truth)
             return scorer, ScorerReport(name, dtype, difference, memory_mib)
-        logger.warning(
-            "coalitions.backend=%s differs by %.2g from whole sequences on %s (allowed %.0e): using the next simpler one",
-            name,
-            difference,
-            architecture,
-            TOLERANCE,
-        )
+        found = f"coalitions.backend={name} differs by {difference:.2g} from whole sequences on {architecture}"
+        logger.warning("%s (allowed %.0e): using the next simpler one", found, TOLERANCE)
     raise AssertionError("the plain backend is always accepted")
 
 

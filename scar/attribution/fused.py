@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from scar.attribution.architectures import Trunk
-from scar.attribution.attention import attend
 from scar.attribution.trie import Trie, build_trie, chunks, cut_columns, new_tokens, sort_rows
 from scar.attribution.trie_attention import SharedPrompts, attend_reads, attend_stages, lay_out
 from scar.types import CoalitionRows
@@ -25,7 +25,7 @@ STAGE_TOKENS = 6
 """About so many columns a stage; more stages share more and make smaller attention calls."""
 MAX_STAGES = 8
 PROMPT_SHARE = 4
-"""At most 1/4 of the memory goes to the keys and values of long prompts."""
+"""At most 1/4 of the memory goes to the keys and values of several long prompts; one alone may take more."""
 CPU_CHUNK_BYTES = 96 * 2**20
 """More in one pass makes a CPU slower, not faster: tensors no longer fit its caches and are paged in anew each time."""
 SLACK = 2
@@ -43,13 +43,13 @@ class FusedScorer:
         self._device = device
         self._prompt_bytes = memory_bytes // PROMPT_SHARE
         self._chunk_bytes = memory_bytes - self._prompt_bytes
-        if device.type == "cpu":
-            self._chunk_bytes = min(self._chunk_bytes, CPU_CHUNK_BYTES)
+        self._usual_bytes = CPU_CHUNK_BYTES if device.type == "cpu" else None
 
     @torch.no_grad()
     def score(self, batch: Sequence[CoalitionRows]) -> list[np.ndarray]:
         """See CoalitionScorer. ValueError when the memory bound does not allow even one row."""
-        order = sorted(range(len(batch)), key=lambda i: (len(batch[i].prompt_ids), batch[i].ids.shape[1]))
+        asked = [i for i in range(len(batch)) if len(batch[i].ids)]
+        order = sorted(asked, key=lambda i: (len(batch[i].prompt_ids), batch[i].ids.shape[1]))
         short = [i for i in order if len(batch[i].prompt_ids) <= SHORT_PROMPT]
         out: list[np.ndarray] = [np.empty(0)] * len(batch)
         for members, shared in [(short, False), *((group, True) for group in self._groups(batch, order[len(short) :]))]:
@@ -65,6 +65,10 @@ class FusedScorer:
         per_token = 2 * trunk.layers * trunk.heads * trunk.head_dim * self._element_bytes + self._token_bytes
         group: list[int] = []
         for i in order:
+            needed, limit = len(batch[i].prompt_ids) * per_token, self._prompt_bytes + self._chunk_bytes
+            if needed > limit:
+                shown = f"a prompt of {len(batch[i].prompt_ids)} tokens needs {needed} bytes"
+                raise ValueError(f"{shown}, the limit is {limit}; raise coalitions.memory_mib")
             if group and (len(group) + 1) * len(batch[i].prompt_ids) * per_token > self._prompt_bytes:
                 yield group
                 group = []
@@ -97,9 +101,9 @@ class FusedScorer:
             q, k, v = (part.view(batch, width, *part.shape[1:]) for part in trunk.project(layer, x, positions))
             keys.append(k.contiguous())
             values.append(v.contiguous())
-            heads_first = (part.transpose(1, 2) for part in (q, k, v))
-            attended = attend(*heads_first, scale=trunk.scale(layer), causal=True)[0].transpose(1, 2)
-            attended = attended.reshape(batch * width, -1)
+            q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+            attended = scaled_dot_product_attention(q, k, v, scale=trunk.scale(layer), is_causal=True)
+            attended = attended.transpose(1, 2).reshape(batch * width, -1)
             if layer == trunk.layers - 1:
                 attended, x = attended[ends], x[ends]
             x = trunk.finish(layer, x, attended)
@@ -118,7 +122,7 @@ class FusedScorer:
             alone += lengths[rows.owner]
         costs, first_costs = (self._row_bytes(tokens, context) for tokens in (added, alone))
         found = np.empty(len(rows.ids))
-        for part in chunks(costs, first_costs, self._chunk_bytes):
+        for part in chunks(costs, first_costs, self._chunk_bytes, usual=self._usual_bytes):
             found[part] = self._score_trie(
                 build_trie(rows, part, cuts, prompt_ids, with_prompts=prompts is None), prompts
             )

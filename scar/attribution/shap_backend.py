@@ -5,6 +5,7 @@ shap draws from NumPy's global generator; its state is saved and restored, so th
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,10 +53,9 @@ def partition_values(evaluate: Evaluate, hierarchy: np.ndarray, *, max_evals: in
 
     ImportError with the command to run when shap is not installed.
     """
-    try:
-        from shap import PartitionExplainer
-    except ImportError as error:
-        raise ImportError("estimator=shap needs the shap package: pip install 'scar[shap]'") from error
+    require_shap()
+    from shap import PartitionExplainer
+
     model = lambda masks: evaluate(np.asarray(masks, dtype=bool))  # noqa: E731
     with untouched_global_rng():
         explainer = PartitionExplainer(model, HierarchyMasker(hierarchy))
@@ -63,6 +63,12 @@ def partition_values(evaluate: Evaluate, hierarchy: np.ndarray, *, max_evals: in
         players = np.ones((1, count))
         found = explainer(players, max_evals=max_evals, batch_size=batch_size, silent=True)
     return np.asarray(found.values, dtype=np.float64).reshape(count)
+
+
+def require_shap() -> None:
+    """ImportError with the command that installs shap, where it is missing."""
+    if importlib.util.find_spec("shap") is None:
+        raise ImportError("estimator=shap needs the shap package: pip install 'scar[shap]'")
 
 
 @contextmanager
@@ -86,6 +92,7 @@ class ShapEstimator:
     batch_size: int
 
     def __post_init__(self) -> None:
+        require_shap()
         for name in ("max_evals", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

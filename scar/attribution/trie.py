@@ -107,17 +107,18 @@ def new_tokens(rows: SortedRows, cuts: Sequence[tuple[int, int]], *, alone: bool
     return counts
 
 
-def chunks(costs: np.ndarray, first_costs: np.ndarray, limit: int) -> Iterator[slice]:
+def chunks(costs: np.ndarray, first_costs: np.ndarray, limit: int, *, usual: int | None = None) -> Iterator[slice]:
     """Consecutive slices whose costs stay within `limit`: the first row of a slice costs `first_costs`, others `costs`.
 
-    Raises ValueError if one row alone is over the limit.
+    Slices stay within `usual` where that is smaller, unless one row alone is larger. ValueError for a row over `limit`.
     """
+    usual = limit if usual is None else min(usual, limit)
     total = np.concatenate([[0], np.cumsum(costs)])
     start = 0
     while start < len(costs):
-        allowed = total[start + 1] + limit - first_costs[start]
-        end = int(np.searchsorted(total, allowed, side="right")) - 1
-        if end <= start:
+        allowed = total[start + 1] + usual - first_costs[start]
+        end = max(int(np.searchsorted(total, allowed, side="right")) - 1, start + 1)
+        if first_costs[start] > limit:
             raise ValueError(
                 f"one row needs {int(first_costs[start])} bytes, the limit is {limit}; raise coalitions.memory_mib"
             )
@@ -143,7 +144,7 @@ def build_trie(
         active = lengths > start
         if not active.any():
             break
-        opens = active & ((first_difference < end) | ~np.concatenate([[False], active[:-1]]))
+        opens = active & (first_difference < end)
         node, first = np.cumsum(opens) - 1, np.flatnonzero(opens)
         tokens = ids[first, start:end]
         # Padding gets position 0: behind a text that fills the model there is no further position.

@@ -72,7 +72,6 @@ def test_a_causal_query_sees_the_keys_up_to_its_own_place(count: int) -> None:
     q, k, v = inputs(count, count)
     places = np.arange(count)
     expected = direct(q, k, v, places[None, :] <= places[:, None])
-    check(attend(q, k, v, scale=SCALE, causal=True), expected)
     mask = causal_mask(count, count, device=CPU, dtype=torch.float32)
     check(attend(q, k, v, scale=SCALE, mask=mask), expected)
 
@@ -176,3 +175,14 @@ def test_causal_mask_by_hand() -> None:
     ]
     assert causal_mask(1, 5, device=CPU, dtype=torch.bfloat16).tolist() == [[0] * 5]
     assert causal_mask(1, 5, device=CPU, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (3, 1, 9, 11), (3, 1, 1, 11)])
+def test_queries_in_blocks_see_what_they_see_at_once(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_FLASH", None)
+    monkeypatch.setattr(attention, "BLOCK_SCORES", 1)  # one query at a time
+    q, k, v = inputs(9, 11)
+    visible = np.random.default_rng(7).random(shape) < 0.5
+    visible[..., 0] = True
+    mask = torch.zeros(shape).masked_fill(torch.from_numpy(~visible), -torch.inf)
+    check(attend(q, k, v, scale=SCALE, mask=mask), direct(q, k, v, visible))

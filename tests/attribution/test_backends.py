@@ -18,6 +18,7 @@ from scar.attribution.backends import CachedScorer, PlainScorer, ScorerReport, m
 from scar.attribution.fused import FusedScorer
 from scar.interfaces import CoalitionScorer
 from scar.models.reward import SequenceRewardModel
+from scar.types import CoalitionRows
 from tests.attribution import tiny_scorers as tiny
 from tests.attribution.tiny_scorers import CPU, check_scores, mixed_batch
 
@@ -321,3 +322,22 @@ def test_the_reward_model_is_left_as_it_was(name: str, architecture: str) -> Non
     after = dict([*reward.named_parameters(), *reward.named_buffers()])
     assert after.keys() == tensors.keys()
     assert all(torch.equal(after[key], tensor) for key, tensor in tensors.items())
+
+
+class _TokenSum:
+    """A reward model by the protocol alone: no Hugging Face model inside."""
+
+    space_id = 2
+
+    def score(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return (ids * mask).sum(1).float()
+
+
+def test_any_reward_model_is_asked_for_whole_sequences() -> None:
+    settings = {"memory_mib": 64, "device": torch.device("cpu")}
+    scorer, report = make_scorer(_TokenSum(), backend="auto", dtype="float32", **settings)  # type: ignore[arg-type]
+    assert report.backend == "plain"
+    rows = CoalitionRows(np.array([5, 6]), np.array([[1, 2], [3, 9]]), np.array([2, 1]))
+    assert scorer.score([rows])[0].tolist() == [14.0, 14.0]
+    with pytest.raises(ValueError, match=r"coalitions\.backend=fused dtype=float32 for _TokenSum; allowed: plain"):
+        make_scorer(_TokenSum(), backend="fused", dtype="float32", **settings)  # type: ignore[arg-type]

@@ -246,7 +246,7 @@ def test_keys_and_values_of_long_prompts_take_at_most_a_quarter_of_the_memory(
 
 @pytest.mark.parametrize("prompt_length", [SHORT, LONG])
 def test_memory_for_less_than_one_row_is_refused(prompt_length: int) -> None:
-    with pytest.raises(ValueError, match=r"one row needs \d+ bytes, the limit is 7\d\d; raise coalitions.memory_mib"):
+    with pytest.raises(ValueError, match=r"needs \d+ bytes, the limit is \d+; raise coalitions.memory_mib"):
         tiny.fused(tiny.shared_reward_model(), memory_bytes=1000).score(many_rows([prompt_length]))
 
 
@@ -277,3 +277,10 @@ def test_a_prompt_is_run_once_for_all_its_rows(monkeypatch: pytest.MonkeyPatch) 
     tiny.fused(tiny.shared_reward_model()).score(mixed_batch())
     assert [sorted(group) for group in passes.prefills] == [[33, 40, 45]]
     assert sorted(trie.prompt_lengths is not None for trie in passes.tries) == [False, True]
+
+
+def test_a_row_above_the_usual_pass_is_scored_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scar.attribution.fused.CPU_CHUNK_BYTES", 1000)
+    reward = tiny.shared_reward_model("gpt2")
+    batch = [blanked(SHORT, [13, 13, 12]), blanked(LONG, [13, 9])]
+    check_scores(tiny.fused(reward).score(batch), tiny.whole_sequences(reward, batch), spread=0.0)

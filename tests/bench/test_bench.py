@@ -1,0 +1,69 @@
+"""Benchmarks compare what they say they compare; none of these tests looks at how long anything took."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from scar.attribution.hierarchies import coalition_count
+from scar.bench.attribution import FULL, QUICK, compare
+from scar.bench.estimators import TruncatedShap, relative_error
+from scar.bench.rows import as_dicts, markdown
+from scar.bench.workloads import Workload, random_rollout, random_units
+from scar.segmentation.units import balanced_hierarchy
+from tests.builders import TableGames, chain
+
+TINY = Workload("tiny span", "smaller", 40, 7, 5, 2)
+
+
+def test_rows_have_the_documented_keys_and_agree_with_shap() -> None:
+    rows = list(compare(TINY, backends=("fused", "generic"), repetitions=1))
+    assert [row.name for row in rows] == ["tiny span, smaller model, fused", "tiny span, smaller model, generic"]
+    for row in as_dicts(rows):
+        keys = {"name", "ours_seconds", "peer", "peer_seconds", "ratio", "max_abs_difference", "queries"}
+        assert set(row) == keys
+        assert row["ratio"] == row["peer_seconds"] / row["ours_seconds"]
+        assert 0 < row["max_abs_difference"] < 1e-5
+        assert row["queries"] == 2 * (coalition_count(balanced_hierarchy(5)) - 1)
+    assert json.loads(json.dumps(as_dicts(rows))) == as_dicts(rows)
+
+
+def test_the_workloads_are_the_documented_ones() -> None:
+    assert set(QUICK) < set(FULL)
+    assert {(w.prompt, w.tokens, w.units) for w in FULL} == {(512, 53, 12), (512, 53, 53), (8, 24, 24), (8, 24, 8)}
+
+
+def test_random_units_are_contiguous_and_uneven() -> None:
+    work = Workload("", "smaller", 4, 53, 12, 3)
+    units = random_units(random_rollout(work), 12)
+    for row in units.unit_index.numpy():
+        assert row[0] == 0
+        assert row[-1] == 11
+        assert set(np.diff(row)) <= {0, 1}
+        assert len(set(np.bincount(row).tolist())) > 1
+
+
+def test_relative_error_by_hand() -> None:
+    phi = np.array([1.0, 3.0])  # mean 2, distance from it sqrt(2)
+    assert relative_error(phi, phi) == 0
+    assert relative_error(np.array([2.0, 2.0]), phi) == pytest.approx(1)
+    assert relative_error(np.array([1.0, 4.0]), phi) == pytest.approx(1 / np.sqrt(2))
+
+
+def test_truncated_shap_stops_at_its_limit_and_stays_efficient() -> None:
+    def game(coalition: frozenset[int]) -> float:
+        return float(len(coalition) ** 2)
+
+    found = TruncatedShap(max_evals=20).estimate(TableGames([game], [chain(8)]), np.random.default_rng(0))[0]
+    assert found is not None
+    assert found.queries <= 30  # 20, and the batch that was under way
+    assert found.values.sum() == pytest.approx(64)
+
+
+def test_tables_show_every_row() -> None:
+    rows = list(compare(TINY, backends=("plain",), repetitions=1))
+    table = markdown(rows)
+    assert table.count("\n") == 3
+    assert "tiny span, smaller model, plain" in table
