@@ -13,18 +13,20 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scar.attribution.backends import ScorerReport, make_scorer
-from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, check_alpha, require
+from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, ScoringConfig, check_alpha, require
 from scar.evaluation.reward_eval import evaluate_policy
 from scar.interfaces import CoalitionScorer, Tracker
 from scar.models import loading
 from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.reading import RewardReader, same_tokenizer
 from scar.models.reward import SequenceRewardModel
 from scar.ppo.kl_control import KLController
 from scar.ppo.updater import PPOUpdater
 from scar.prepare import LocalModels
 from scar.rollout import Sampler
+from scar.scoring import ResponseScoring
 from scar.seeding import generator
-from scar.tasks.prompts import TextPrefixPrompts
+from scar.tasks.prompts import PromptBatches
 from scar.tracking.metering import Meter
 from scar.trainer import Trainer
 
@@ -47,7 +49,8 @@ def construct(node: DictConfig, **runtime: Any) -> Any:
 
 
 def _refuse_unknown(build: Callable[..., Any], keys: Iterable[Any], group: str, runtime: Mapping[str, Any]) -> None:
-    allowed = [name for name in inspect.signature(build).parameters if name not in runtime]
+    parameters = inspect.signature(build).parameters.values()
+    allowed = [p.name for p in parameters if p.name not in runtime and p.kind != inspect.Parameter.VAR_KEYWORD]
     unknown = [f"{group}.{key}" for key in keys if key not in allowed]
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: no such setting; allowed in {group}: {', '.join(allowed) or 'none'}")
@@ -100,6 +103,7 @@ def check_settings(cfg: DictConfig) -> PPOConfig:
     """Check every setting that can be checked before data and models are loaded; returns the PPO settings."""
     check_alpha(cfg.shaping.alpha)
     build_settings(GenerationConfig, cfg.task.generation, "task.generation")
+    build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
     build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
     return instantiate(cfg.ppo)
 
@@ -135,7 +139,9 @@ class Run:
         self.coalitions: ScorerReport | None = None
         self.names = ModelNames(cfg, self._task, device)
         self._tokenizer = loading.load_tokenizer(self.names["policy"])
+        self._reward_tokenizer = loading.load_tokenizer(self.names["reward"])
         self.reward_model = self._build_reward_model()
+        self._scoring = self._build_scoring()
         policy = self._build_policy()
         self._sampler = Sampler(policy, policy.frozen_copy(), tokenizer=self._tokenizer, generation=self._generation)
         self.meter = Meter(device)
@@ -146,8 +152,7 @@ class Run:
             device=device,
             prompts=self._prompts("train", ppo.batch_size, cfg.seed),
             sampler=self._sampler,
-            task=self._task,
-            reward_model=self.reward_model,
+            scoring=self._scoring,
             segmenter=construct(cfg.segmentation.build, tokenizer=self._tokenizer),
             method=self._build_method(),
             updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], ppo),
@@ -160,28 +165,48 @@ class Run:
 
     def _build_reward_model(self) -> SequenceRewardModel:
         model = loading.load_reward_sequence_model(self.names["reward"], device=self._device)
-        self._check_context(model, "reward model")
-        space_id = loading.space_token(self._tokenizer)
+        space_id = loading.space_token(self._reward_tokenizer)
         return SequenceRewardModel(model, space_id=space_id, rows_a_batch=self._cfg.models.reward.rows_a_batch)
+
+    def _build_scoring(self) -> ResponseScoring:
+        config = build_settings(ScoringConfig, self._cfg.task.scoring, "task.scoring")
+        reader = RewardReader(
+            self._tokenizer,
+            self._reward_tokenizer,
+            reads_eos=config.reads_eos,
+            max_tokens=self.reward_model.model.config.max_position_embeddings,
+        )
+        return ResponseScoring(self.reward_model, reader, config)
 
     def _build_policy(self) -> CausalPolicy:
         model = loading.load_policy_model(self.names["policy"], device=self._device)
-        self._check_context(model, "policy")
-        head = new_value_head(model.config.hidden_size, generator(self._cfg.seed, "value_head")).to(self._device)
+        self._check_context(model)
         return CausalPolicy(
             model,
             temperature=self._generation.temperature,
             min_new_tokens=self._generation.min_new_tokens,
             eos_id=self._tokenizer.eos_token_id,
             pad_id=self._tokenizer.pad_token_id,
-            value_head=head,
+            **self._build_value(model.config.hidden_size),
         )
 
-    def _check_context(self, model: Any, what: str) -> None:
+    def _build_value(self, hidden_size: int) -> dict[str, Any]:
+        """The value function: a head on the policy's trunk, or a copy of the reward model (paper note 23)."""
+        if self._cfg.ppo.value_net == "shared":
+            head = new_value_head(hidden_size, generator(self._cfg.seed, "value_head")).to(self._device)
+            return {"value_head": head}
+        if not same_tokenizer(self._tokenizer, self._reward_tokenizer):
+            raise ValueError(
+                "ppo.value_net=separate starts as the reward model, which has another tokenizer; use ppo.value_net=shared"
+            )
+        trunk, head = self.reward_model.as_value_net()
+        return {"value_trunk": trunk, "value_head": head}
+
+    def _check_context(self, model: Any) -> None:
         needed = self._cfg.task.prompt.max_tokens + self._generation.max_new_tokens
         if needed > model.config.max_position_embeddings:
             raise ValueError(
-                f"prompt and response take up to {needed} tokens, the {what} reads {model.config.max_position_embeddings}; "
+                f"prompt and response take up to {needed} tokens, the policy reads {model.config.max_position_embeddings}; "
                 "lower task.generation.max_new_tokens or task.prompt.max_tokens"
             )
 
@@ -200,12 +225,10 @@ class Run:
         )
         return scorer
 
-    def _prompts(self, split: str, batch_size: int, seed: int) -> TextPrefixPrompts:
-        return build_settings(
-            TextPrefixPrompts,
-            self._cfg.task.prompt,
-            "task.prompt",
-            texts=self._task.prompt_texts(split),
+    def _prompts(self, split: str, batch_size: int, seed: int) -> PromptBatches:
+        return PromptBatches(
+            self._task.prompts(split),
+            cut=construct(self._cfg.task.prompt),
             tokenizer=self._tokenizer,
             batch_size=batch_size,
             seed=seed,
@@ -214,13 +237,11 @@ class Run:
 
     def evaluate(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Judge the policy as it is now on the fixed test prompts."""
-        available, size = len(self._task.prompt_texts("test")), self._evaluation.batch_size
+        prompts = self._prompts("test", self._evaluation.batch_size, self._evaluation.seed)
+        available, size = len(prompts), self._evaluation.batch_size
         if -(-self._evaluation.prompts // size) * size > available:  # else some prompts would count twice
             raise ValueError(
                 f"evaluation.prompts={self._evaluation.prompts} in batches of {size}; allowed: whole batches within the "
                 f"{available} test prompts"
             )
-        prompts = self._prompts("test", self._evaluation.batch_size, self._evaluation.seed)
-        return evaluate_policy(
-            self._sampler, prompts, self._task, self.reward_model, self._evaluation, device=self._device
-        )
+        return evaluate_policy(self._sampler, prompts, self._scoring, self._evaluation, device=self._device)

@@ -50,17 +50,32 @@ class GenerationConfig:
         check_numbers(self, "task.generation")
         require(self.temperature > 0, f"task.generation.temperature={self.temperature}", "a number above 0")
         require(self.max_new_tokens >= 1, f"task.generation.max_new_tokens={self.max_new_tokens}", "1 or more")
+        least = 1 if self.sample_length else 0
         require(
-            1 <= self.min_new_tokens <= self.max_new_tokens,
+            least <= self.min_new_tokens <= self.max_new_tokens,
             f"task.generation.min_new_tokens={self.min_new_tokens}",
-            f"1 to task.generation.max_new_tokens={self.max_new_tokens}",
+            f"{least} to task.generation.max_new_tokens={self.max_new_tokens}",
         )
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How responses are scored: whether the reward model reads a closing EOS, and the score that replaces that of a
+    response without EOS (None: no such rule)."""
+
+    reads_eos: bool
+    missing_eos_score: float | None
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "task.scoring")
+        require(type(self.reads_eos) is bool, f"task.scoring.reads_eos={self.reads_eos}", "true or false")
 
 
 @dataclass(frozen=True)
 class PPOConfig:
     """One PPO configuration; batch sizes in episodes. `minibatch_size` episodes make one optimizer step, processed
-    `microbatch_size` at a time (gradients add up exactly to those of the whole minibatch's token-weighted mean)."""
+    `microbatch_size` at a time (gradients add up exactly to those of the whole minibatch's token-weighted mean).
+    `value_net`: a head on the policy's trunk ("shared"), or a model of its own that starts as the reward model."""
 
     updates: int
     batch_size: int
@@ -80,6 +95,7 @@ class PPOConfig:
     clip_range: float
     value_clip_range: float
     value_loss_coef: float
+    value_net: str
     max_grad_norm: float | None
     max_mean_ratio: float | None
 
@@ -89,12 +105,13 @@ class PPOConfig:
             require(getattr(self, name) >= 1, f"ppo.{name}={getattr(self, name)}", "1 or more")
         self._check_divides("batch_size", "minibatch_size")
         self._check_divides("minibatch_size", "microbatch_size")
-        schedules, controls = ("constant", "linear"), ("adaptive", "fixed")
+        schedules, controls, nets = ("constant", "linear"), ("adaptive", "fixed"), ("shared", "separate")
         require(
             self.learning_rate_schedule in schedules,
             f"ppo.learning_rate_schedule={self.learning_rate_schedule}",
             " or ".join(schedules),
         )
+        require(self.value_net in nets, f"ppo.value_net={self.value_net}", " or ".join(nets))
         require(self.kl_control in controls, f"ppo.kl_control={self.kl_control}", " or ".join(controls))
         for name in ("gamma", "gae_lambda"):
             require(0 <= getattr(self, name) <= 1, f"ppo.{name}={getattr(self, name)}", "a number from 0 to 1")

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from scar.types import CoalitionRows, Credit, PromptBatch, Rollout, Scores, Units, UnitValues
+from scar.coalitions import CoalitionRows, UnitValues
+from scar.types import Credit, PromptBatch, RewardInputs, Rollout, Scores, Units
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,17 @@ class PolicyOutput:
     logprobs: Tensor
     entropy: Tensor
     values: Tensor
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """One prompt as text, `before` + `body` + `after`, of which only `body` may be cut; `reward`: the prompt as the reward
+    model reads it, None for the same tokens."""
+
+    before: str
+    body: str
+    after: str
+    reward: str | None = None
 
 
 class Decoder(Protocol):
@@ -69,13 +81,31 @@ class RewardModel(Protocol):
         ...
 
 
+class RewardReader(Protocol):
+    """Turns responses into what the reward model reads."""
+
+    def read(self, rollout: Rollout) -> RewardInputs:
+        """Prompts and responses in the reward model's tokens."""
+        ...
+
+
 class Task(Protocol):
-    """A source of prompts and the rule that turns reward-model output into scores."""
+    """A source of prompts; `source` says which data."""
 
     name: str
 
-    def score(self, rollout: Rollout, reward_model: RewardModel) -> Scores:
-        """Score a rollout."""
+    def prompts(self, split: str) -> Sequence[PromptText]:
+        """The prompts of "train", "validation" or "test"."""
+        ...
+
+
+class Parser(Protocol):
+    """Finds the constituents of sentences."""
+
+    name: str
+
+    def parse(self, sentences: Sequence[Sequence[str]]) -> list[Any]:
+        """An `nltk.Tree` over the words of each sentence, as many leaves as words; None where there is no parse."""
         ...
 
 
@@ -116,6 +146,14 @@ class Estimator(Protocol):
         ...
 
 
+class Scoring(Protocol):
+    """Scores responses (scar/scoring.py)."""
+
+    def score(self, rollout: Rollout) -> Scores:
+        """Raw and final scores of a rollout."""
+        ...
+
+
 class CreditMethod(Protocol):
     """Splits each response's raw score over its tokens."""
 
@@ -125,7 +163,7 @@ class CreditMethod(Protocol):
     def assign(
         self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
     ) -> Credit:
-        """Credit whose rows sum to `scores.raw`."""
+        """Credit whose rows sum to `scores.credited`."""
         ...
 
 

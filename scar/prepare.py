@@ -28,7 +28,7 @@ from scar.supervised import (
     train_reward_model,
 )
 from scar.tasks.imdb import ImdbTask
-from scar.tasks.prompts import TextPrefixPrompts
+from scar.tasks.prompts import FirstTokens, PromptBatches
 
 RECIPE = 1
 """Raised when the training code changes in a way that changes what it produces."""
@@ -142,12 +142,11 @@ class LocalModels:
             eos_id=tokenizer.eos_token_id,
             pad_id=tokenizer.pad_token_id,
         )
-        prompts = TextPrefixPrompts(
-            self.task.prompt_texts("validation"),
+        prompts = PromptBatches(
+            self.task.prompts("validation"),
+            cut=FirstTokens(min_tokens=4, max_tokens=8),
             tokenizer=tokenizer,
             batch_size=4,
-            min_tokens=4,
-            max_tokens=8,
             seed=self.seed,
             device=self.device,
         )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from scar.config import PPOConfig
-from scar.interfaces import CreditMethod, PromptStream, RewardModel, Segmenter, Task, Tracker
+from scar.interfaces import CreditMethod, PromptStream, Scoring, Segmenter, Tracker
 from scar.ppo.advantages import estimate_advantages
 from scar.ppo.kl_control import KLController
 from scar.ppo.updater import PPOUpdater
@@ -50,8 +50,7 @@ class Trainer:
     device: torch.device
     prompts: PromptStream
     sampler: Sampler
-    task: Task
-    reward_model: RewardModel
+    scoring: Scoring
     segmenter: Segmenter
     method: CreditMethod
     updater: PPOUpdater
@@ -81,9 +80,10 @@ class Trainer:
         with meter.stage("rollout"):
             rollout = self.sampler.sample(prompts, generator=self._stream("sampling", update))
         with meter.stage("score"):
-            scores = self.task.score(rollout, self.reward_model)
-        with meter.stage("credit"):
+            scores = self.scoring.score(rollout)
+        with meter.stage("segment"):
             units = self.segmenter.segment(rollout) if self.method.needs_units else None
+        with meter.stage("credit"):
             credit = self.method.assign(rollout, scores, units, generator=numpy_generator(self.seed, "credit", update))
         kl_coef = self.kl_controller.coef
         with meter.stage("update"):

@@ -2,12 +2,13 @@
 
 Every type is a frozen dataclass that checks shapes and dtypes when it is built, so that an error shows where it was
 made and not three stages later. Masks are True on real tokens, everywhere. Shapes: B batch, P prompt tokens,
-T response tokens, N units, M coalitions. This module holds data only; no stage of the computation lives here.
+T response tokens, N units, R response tokens of the reward model. This module holds data only; no stage of the
+computation lives here. The types of the coalition games are in scar/coalitions.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,17 +26,21 @@ def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | Non
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Left-padded prompts: `prompt_ids` i64[B,P], `prompt_mask` b[B,P], the decoded `texts`."""
+    """Left-padded prompts: `prompt_ids` i64[B,P], `prompt_mask` b[B,P], the decoded `texts`; `reward_texts`: the prompts
+    as the reward model reads them, None where it reads the same tokens."""
 
     prompt_ids: Tensor
     prompt_mask: Tensor
     texts: list[str]
+    reward_texts: list[str] | None = None
 
     def __post_init__(self) -> None:
         _check("prompt_ids", self.prompt_ids, torch.int64, (None, None))
         _check("prompt_mask", self.prompt_mask, torch.bool, tuple(self.prompt_ids.shape))
         if len(self.texts) != len(self.prompt_ids):
             raise ValueError(f"{len(self.texts)} prompt texts for {len(self.prompt_ids)} prompts")
+        if self.reward_texts is not None and len(self.reward_texts) != len(self.texts):
+            raise ValueError(f"{len(self.reward_texts)} prompts for the reward model, {len(self.texts)} for the policy")
         if not bool(self.prompt_mask[:, -1].all()):
             raise ValueError("prompts must be padded on the left: the last column of prompt_mask must be True")
 
@@ -96,18 +101,68 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class RewardInputs:
+    """What the reward model reads of a batch: prompts padded left, responses padded right, in its own tokens.
+
+    `prompt_ids` i64[B,Q], `prompt_mask` b[B,Q], `ids` i64[B,R], `mask` b[B,R] (empty rows are allowed: then the prompt
+    alone is read). `step` i64[B,R]: the response step (policy token) that a token stands for, -1 for EOS and padding;
+    `end_step` i64[B,R]: the step by which its text is complete. `overlap` f32[B,R,T]: how its text is shared out over
+    the policy's tokens (rows sum to 1), None when both models have the same tokens.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    ids: Tensor
+    mask: Tensor
+    step: Tensor
+    end_step: Tensor
+    overlap: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check("prompt_ids", self.prompt_ids, torch.int64, (None, None))
+        _check("prompt_mask", self.prompt_mask, torch.bool, tuple(self.prompt_ids.shape))
+        _check("ids", self.ids, torch.int64, (len(self.prompt_ids), None))
+        shape = tuple(self.ids.shape)
+        _check("mask", self.mask, torch.bool, shape)
+        for name in ("step", "end_step"):
+            _check(name, getattr(self, name), torch.int64, shape)
+        if self.overlap is not None:
+            _check("overlap", self.overlap, torch.float32, (*shape, None))
+
+    def sequence_ids(self) -> Tensor:
+        """i64[B,Q+R]: prompt and response side by side."""
+        return torch.cat([self.prompt_ids, self.ids], 1)
+
+    def sequence_mask(self) -> Tensor:
+        """b[B,Q+R]: the mask of `sequence_ids`."""
+        return torch.cat([self.prompt_mask, self.mask], 1)
+
+    def of_response(self, values: Tensor) -> Tensor:
+        """[B,R]: the response's columns of `values` [B,Q+R]."""
+        return values[:, self.prompt_ids.shape[1] :]
+
+
+@dataclass(frozen=True)
 class Scores:
-    """`raw` f32[B] = r_phi(x, y) as the reward model gave it; `final` f32[B] after the task's penalties;
-    `read_mask` b[B,T]: the response tokens that the reward model read (without EOS where the task strips it)."""
+    """`raw` f32[B] = r_phi(x, y) as the reward model gave it; `final` f32[B] after the task's rules; `replaced` b[B]:
+    a rule put its own number in place of the score (a response without EOS); `inputs`: what the reward model read."""
 
     raw: Tensor
     final: Tensor
-    read_mask: Tensor
+    replaced: Tensor
+    inputs: RewardInputs
 
     def __post_init__(self) -> None:
         _check("raw", self.raw, torch.float32, (None,))
         _check("final", self.final, torch.float32, tuple(self.raw.shape))
-        _check("read_mask", self.read_mask, torch.bool, (len(self.raw), None))
+        _check("replaced", self.replaced, torch.bool, tuple(self.raw.shape))
+        if len(self.inputs.ids) != len(self.raw):
+            raise ValueError(f"{len(self.inputs.ids)} responses were read for {len(self.raw)} scores")
+
+    @property
+    def credited(self) -> Tensor:
+        """f32[B]: what credit explains: the raw score, 0 where a rule replaced it (paper note 27)."""
+        return self.raw.masked_fill(self.replaced, 0.0)
 
 
 @dataclass(frozen=True)
@@ -116,13 +171,15 @@ class Units:
 
     `unit_index` i64[B,T], -1 where a token is no player (padding, EOS); `count` i64[B]; `end_step` i64[B,N] = t_i, the
     0-based step at which unit i is complete (-1 beyond `count`); `hierarchies`: per response int64[n-1,2], row k joins
-    two earlier nodes into node n+k, leaves are 0..n-1, the last row is the root (empty for n < 2).
+    two earlier nodes into node n+k, leaves are 0..n-1, the last row is the root (empty for n < 2). `diagnostics`: named
+    scalars to log.
     """
 
     unit_index: Tensor
     count: Tensor
     end_step: Tensor
     hierarchies: list[np.ndarray]
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check("unit_index", self.unit_index, torch.int64, (None, None))
@@ -134,59 +191,8 @@ class Units:
 
 
 @dataclass(frozen=True)
-class CoalitionPlan:
-    """Which coalitions to evaluate and how to combine them: unit values = weights @ v.
-
-    `coalitions` b[M,n] (NumPy), row 0 the empty one and row 1 the grand one; `weights` f64[n,M].
-    """
-
-    coalitions: np.ndarray
-    weights: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.coalitions.dtype != np.bool_ or self.coalitions.ndim != 2:
-            raise TypeError(f"coalitions must be a Boolean matrix, got {self.coalitions.dtype} {self.coalitions.shape}")
-        if self.weights.shape != self.coalitions.shape[::-1] or self.weights.dtype != np.float64:
-            raise ValueError(f"weights {self.weights.shape} do not fit coalitions {self.coalitions.shape}")
-
-
-@dataclass(frozen=True)
-class CoalitionRows:
-    """Token rows to score behind one prompt (NumPy): `prompt_ids` i64[P], `ids` i64[M,T], of which row m has
-    `lengths` i64[M] tokens (0: the prompt alone is scored)."""
-
-    prompt_ids: np.ndarray
-    ids: np.ndarray
-    lengths: np.ndarray
-
-    def __post_init__(self) -> None:
-        for name in ("prompt_ids", "ids", "lengths"):
-            if getattr(self, name).dtype != np.int64:
-                raise TypeError(f"{name} has dtype {getattr(self, name).dtype}; it must be int64")
-        if self.prompt_ids.ndim != 1 or len(self.prompt_ids) == 0:
-            raise ValueError(f"prompt_ids has shape {self.prompt_ids.shape}; it must be one row of at least one token")
-        if self.ids.ndim != 2 or self.lengths.shape != self.ids.shape[:1]:
-            raise ValueError(f"lengths {self.lengths.shape} do not fit ids {self.ids.shape}")
-        if len(self.lengths) and not 0 <= self.lengths.min() <= self.lengths.max() <= self.ids.shape[1]:
-            raise ValueError(f"lengths must lie between 0 and {self.ids.shape[1]}")
-
-
-@dataclass(frozen=True)
-class UnitValues:
-    """What an estimator says of one response: `values` f64[n], which sum to v(all) - v(empty); `empty` = v(empty);
-    `empty_share` f64[n], sum 1: what each unit would get of v(empty) if that were 0; `queries`: coalitions asked for;
-    `hierarchy`: "given", or "rebalanced" or "coarsened" where the given one was over the estimator's budget."""
-
-    values: np.ndarray
-    empty: float
-    empty_share: np.ndarray
-    queries: int
-    hierarchy: str = "given"
-
-
-@dataclass(frozen=True)
 class Credit:
-    """A method's split of the raw score: `per_token` f32[B,T], rows sum to `Scores.raw`; `unit_values` f32[B,N] or None;
+    """A method's split of the raw score: `per_token` f32[B,T], rows sum to `Scores.credited`; `unit_values` f32[B,N] or None;
     `reward_queries` i64[B]: extra reward-model evaluations spent on each response; `diagnostics`: named scalars to log."""
 
     per_token: Tensor

@@ -11,8 +11,10 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+from scar.coalitions import CoalitionPlan, CoalitionRows
 from scar.config import PPOConfig
-from scar.types import CoalitionPlan, CoalitionRows, PromptBatch, Rollout, Scores, Units
+from scar.models.reading import as_sampled
+from scar.types import PromptBatch, Rollout, Scores, Units
 
 EOS, PAD, SPACE = 0, 1, 2
 FIRST_CONTENT, FIRST_PROMPT = 10, 500
@@ -107,7 +109,8 @@ def make_scores(
     return Scores(
         raw=torch.tensor(raw, dtype=torch.float32),
         final=torch.tensor(raw if final is None else final, dtype=torch.float32),
-        read_mask=rollout.response_mask if reads_eos else rollout.content_mask,
+        replaced=torch.zeros_like(rollout.finished),
+        inputs=as_sampled(rollout, reads_eos=reads_eos),
     )
 
 
@@ -179,10 +182,10 @@ class FakeRewardModel:
 
     def score_rollout(self, rollout: Rollout, *, reads_eos: bool = False) -> Scores:
         """The scores of whole responses, with nothing recorded."""
-        read = rollout.response_mask if reads_eos else rollout.content_mask
-        ids, mask = rollout.sequence_ids(), rollout.sequence_mask(read)
+        inputs = as_sampled(rollout, reads_eos=reads_eos)
+        ids, mask = inputs.sequence_ids(), inputs.sequence_mask()
         raw = torch.tensor([self.function(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)])
-        return Scores(raw=raw, final=raw, read_mask=read)
+        return Scores(raw=raw, final=raw, replaced=torch.zeros_like(rollout.finished), inputs=inputs)
 
 
 def lexicon(weights: dict[int, float], offset: float = 0.0) -> Callable[[list[int]], float]:
@@ -354,6 +357,7 @@ def ppo_config(**changes: object) -> PPOConfig:
         "clip_range": 0.2,
         "value_clip_range": 0.2,
         "value_loss_coef": 0.1,
+        "value_net": "shared",
         "max_grad_norm": None,
         "max_mean_ratio": None,
     }

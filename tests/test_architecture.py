@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE, SCRIPTS = REPOSITORY / "scar", REPOSITORY / "experiments"
 
 LAYERS = {
-    0: ("types", "interfaces", "config", "seeding"),
+    0: ("types", "coalitions", "interfaces", "config", "seeding"),
     1: (
         "ppo.masked",
         "ppo.advantages",
@@ -25,6 +25,9 @@ LAYERS = {
         "attribution.estimators",
         "attribution.trie",
         "segmentation.units",
+        "segmentation.offsets",
+        "segmentation.words",
+        "segmentation.sentences",
     ),
     2: (
         "models",
@@ -42,6 +45,7 @@ LAYERS = {
     ),
     3: (
         "rollout",
+        "scoring",
         "attribution.game",
         "shaping.methods",
         "ppo.updater",

@@ -28,7 +28,7 @@ from scar.models.reward import SequenceRewardModel
 from scar.prepare import LocalModels
 from scar.run import run_folder, run_identity
 from scar.supervised import RewardAugmentation, TrainingConfig
-from scar.tasks.prompts import TextPrefixPrompts
+from scar.tasks.prompts import FirstTokens
 from tests.builders import FakeRewardModel, FakeScorer
 from tests.models.tiny import sequence_model
 from tests.smoke_scale import CONF, REPOSITORY, composed
@@ -230,8 +230,8 @@ def test_settings_of_local_models_are_all_read(scale: str) -> None:
 
 
 def test_prompt_settings_are_the_prompt_streams() -> None:
-    parameters = inspect.signature(TextPrefixPrompts).parameters
-    assert set(composed().task.prompt) <= set(parameters)
+    parameters = inspect.signature(FirstTokens).parameters
+    assert set(composed().task.prompt) - {"_target_"} == set(parameters)
     assert inspect.signature(LocalModels).parameters.keys() >= {"settings", "task", "cache", "seed", "device"}
 
 

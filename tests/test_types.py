@@ -10,17 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from scar.types import (
-    Advantages,
-    CoalitionPlan,
-    CoalitionRows,
-    Credit,
-    PromptBatch,
-    Rollout,
-    Scores,
-    ShapedRewards,
-    Units,
-)
+from scar.coalitions import CoalitionPlan, CoalitionRows
+from scar.types import Advantages, Credit, PromptBatch, RewardInputs, Rollout, Scores, ShapedRewards, Units
 from tests.builders import make_rollout
 
 LONG, BOOL, FLOAT = torch.int64, torch.bool, torch.float32
@@ -49,8 +40,26 @@ def rollout(**changes: Any) -> Rollout:
     return Rollout(**(fields | changes))
 
 
+def inputs(**changes: Any) -> RewardInputs:
+    fields: dict[str, Any] = {
+        "prompt_ids": torch.zeros(2, 3, dtype=LONG),
+        "prompt_mask": torch.ones(2, 3, dtype=BOOL),
+        "ids": torch.zeros(2, 5, dtype=LONG),
+        "mask": torch.ones(2, 5, dtype=BOOL),
+        "step": torch.zeros(2, 5, dtype=LONG),
+        "end_step": torch.zeros(2, 5, dtype=LONG),
+        "overlap": torch.zeros(2, 5, 4),
+    }
+    return RewardInputs(**(fields | changes))
+
+
 def scores(**changes: Any) -> Scores:
-    fields: dict[str, Any] = {"raw": torch.zeros(2), "final": torch.zeros(2), "read_mask": torch.ones(2, 4, dtype=BOOL)}
+    fields: dict[str, Any] = {
+        "raw": torch.zeros(2),
+        "final": torch.zeros(2),
+        "replaced": torch.zeros(2, dtype=BOOL),
+        "inputs": inputs(),
+    }
     return Scores(**(fields | changes))
 
 
@@ -88,7 +97,7 @@ def credit(**changes: Any) -> Credit:
     return Credit(**(fields | changes))
 
 
-BUILDERS: list[Callable[..., Any]] = [prompts, rollout, scores, units, plan, rows, credit]
+BUILDERS: list[Callable[..., Any]] = [prompts, rollout, inputs, scores, units, plan, rows, credit]
 
 
 @pytest.mark.parametrize("build", BUILDERS)
@@ -112,7 +121,9 @@ def test_valid_values_build_and_are_frozen(build: Callable[..., Any]) -> None:
         (rollout, "finished", torch.zeros(2, dtype=LONG), "finished has dtype torch.int64"),
         (scores, "raw", torch.zeros(2, dtype=torch.float64), "raw has dtype torch.float64"),
         (scores, "final", torch.zeros(2, dtype=LONG), "final has dtype torch.int64"),
-        (scores, "read_mask", torch.ones(2, 4), "read_mask has dtype torch.float32"),
+        (scores, "replaced", torch.zeros(2), "replaced has dtype torch.float32"),
+        (inputs, "mask", torch.ones(2, 5), "mask has dtype torch.float32"),
+        (inputs, "overlap", torch.zeros(2, 5, 4, dtype=LONG), "overlap has dtype torch.int64"),
         (units, "unit_index", torch.zeros(2, 4), "unit_index has dtype torch.float32"),
         (units, "count", torch.ones(2), "count has dtype torch.float32"),
         (units, "end_step", torch.zeros(2, 3), "end_step has dtype torch.float32"),
@@ -141,7 +152,15 @@ def test_wrong_dtypes_are_type_errors(build: Callable[..., Any], field: str, val
         (rollout, "finished", torch.zeros(3, dtype=BOOL), r"finished has shape \(3,\); it must be 2"),
         (scores, "raw", torch.zeros(2, 1), r"raw has shape \(2, 1\)"),
         (scores, "final", torch.zeros(3), r"final has shape \(3,\); it must be 2"),
-        (scores, "read_mask", torch.ones(3, 4, dtype=BOOL), r"read_mask has shape \(3, 4\); it must be 2x\*"),
+        (scores, "replaced", torch.zeros(3, dtype=BOOL), r"replaced has shape \(3,\); it must be 2"),
+        (
+            scores,
+            "inputs",
+            inputs(**{k: getattr(inputs(), k)[:1] for k in vars(inputs())}),
+            "1 responses were read for 2",
+        ),
+        (inputs, "step", torch.zeros(2, 4, dtype=LONG), r"step has shape \(2, 4\); it must be 2x5"),
+        (inputs, "overlap", torch.zeros(2, 4, 4), r"overlap has shape \(2, 4, 4\); it must be 2x5x\*"),
         (units, "count", torch.tensor([3]), r"count has shape \(1,\); it must be 2"),
         (units, "end_step", torch.zeros(3, 3, dtype=LONG), r"end_step has shape \(3, 3\); it must be 2x\*"),
         (units, "count", torch.tensor([4, 1]), r"hierarchy of 4 units has shape \(2, 2\); it must be 3x2"),

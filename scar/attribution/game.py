@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from scar.attribution.trie import padded, row_keys
+from scar.coalitions import CoalitionRows
 from scar.interfaces import CoalitionScorer
-from scar.types import CoalitionRows, Rollout, Scores, Units
+from scar.types import Scores, Units
 
 FILLS = ("space", "delete")
 
@@ -31,14 +33,18 @@ class TextGame:
         self._scorer = scorer
         self._fill = fill
 
-    def batch(self, rollout: Rollout, scores: Scores, units: Units) -> BatchGame:
-        """The game of every response of a rollout."""
+    def batch(self, scores: Scores, units: Units) -> BatchGame:
+        """The game of every response of a batch. Responses whose score a rule replaced have no players."""
+        inputs = scores.inputs
+        # The unit of each token that the reward model reads; -1 for EOS.
+        step = inputs.step.cpu()
+        unit = torch.where(step >= 0, units.unit_index.gather(1, step.clamp(min=0)), -1)
         responses = zip(
-            rollout.prompts.prompt_ids.cpu().numpy(),
-            rollout.prompts.prompt_mask.cpu().numpy(),
-            rollout.response_ids.cpu().numpy(),
-            scores.read_mask.cpu().numpy(),
-            units.unit_index.cpu().numpy(),
+            inputs.prompt_ids.cpu().numpy(),
+            inputs.prompt_mask.cpu().numpy(),
+            inputs.ids.cpu().numpy(),
+            inputs.mask.cpu().numpy(),
+            unit.numpy(),
             scores.raw.tolist(),
             strict=True,
         )
@@ -46,7 +52,8 @@ class TextGame:
             _Response(prompt[prompt_mask], ids[read], index[read], raw)
             for prompt, prompt_mask, ids, read, index, raw in responses
         ]
-        return BatchGame(self._scorer, texts, units.count.tolist(), units.hierarchies, fill=self._fill)
+        counts = units.count.masked_fill(scores.replaced.cpu(), 0).tolist()
+        return BatchGame(self._scorer, texts, counts, units.hierarchies, fill=self._fill)
 
 
 @dataclass(frozen=True)

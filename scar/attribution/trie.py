@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from scar.types import CoalitionRows
+from scar.coalitions import CoalitionRows
 
 PAD = -1
 """Stands behind the end of a row; any negative number would do."""

@@ -55,7 +55,7 @@ def compare(work: Workload, *, backends: tuple[str, ...], repetitions: int) -> I
     games = {backend: TextGame(_scorer(reward_model, backend), fill="space") for backend in backends}
 
     def ours(game: TextGame) -> Any:
-        return estimator.estimate(game.batch(rollout, scores, units), np.random.default_rng(0))
+        return estimator.estimate(game.batch(scores, units), np.random.default_rng(0))
 
     tasks: dict[str, Callable[[], Any]] = {backend: partial(ours, game) for backend, game in games.items()}
     tasks[PEER] = lambda: [shap_values(reward_model, rollout, units, row) for row in range(work.responses)]

@@ -19,10 +19,10 @@ from scar.attribution.game import BatchGame, TextGame
 from scar.attribution.hierarchies import empty_share
 from scar.attribution.shap_backend import partition_values
 from scar.build import Run, check_settings, setup_process
+from scar.coalitions import UnitValues
 from scar.interfaces import Estimator, Game
 from scar.seeding import generator
 from scar.tracking.trackers import TrackerGroup
-from scar.types import UnitValues
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SHAP_DEFAULT_EVALUATIONS = 500
@@ -135,6 +135,6 @@ def sampled_game(units: int, *, responses: int, cache: Path) -> BatchGame:
     run = Run(cfg, check_settings(cfg), device, TrackerGroup([]))
     trainer = run.trainer
     rollout = trainer.sampler.sample(trainer.prompts.batch(0), generator=generator(cfg.seed, "bench"))
-    scores = trainer.task.score(rollout, trainer.reward_model)
+    scores = trainer.scoring.score(rollout)
     scorer, _ = make_scorer(run.reward_model, **cfg.coalitions, device=device)
-    return TextGame(scorer, fill="space").batch(rollout, scores, trainer.segmenter.segment(rollout))
+    return TextGame(scorer, fill="space").batch(scores, trainer.segmenter.segment(rollout))

@@ -62,7 +62,7 @@ def measure(size: str, backend: str, memory_mib: int) -> Row:
     scorer, _ = make_scorer(
         reward_model, backend=backend, dtype="float32", memory_mib=memory_mib, device=torch.device("cpu")
     )
-    game = TextGame(scorer, fill="space").batch(rollout, scores, units)
+    game = TextGame(scorer, fill="space").batch(scores, units)
     # The generic backend takes minutes for all Owen coalitions; its chunks are full with a tenth of them.
     estimator: PlanEstimator = OwenEstimator(NO_LIMIT) if backend == "fused" else PermutationEstimator(4)
     PermutationEstimator(2).estimate(game, np.random.default_rng(0))  # what PyTorch allocates once and keeps

@@ -13,7 +13,6 @@ from scar.attribution.estimators import OwenEstimator
 from scar.bench.rows import Row
 from scar.bench.workloads import random_config, random_prompts, random_reward_model, random_units, score
 from scar.config import GenerationConfig, PPOConfig
-from scar.interfaces import RewardModel
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.models.reward import SequenceRewardModel
 from scar.ppo.kl_control import KLController
@@ -38,12 +37,12 @@ class _Prompts:
         return random_prompts(self.count, PROMPT, seed=number)
 
 
-class _Task:
-    name = "bench"
+@dataclass(frozen=True)
+class _Scoring:
+    reward_model: SequenceRewardModel
 
-    def score(self, rollout: Rollout, reward_model: RewardModel) -> Scores:
-        assert isinstance(reward_model, SequenceRewardModel)
-        return score(reward_model, rollout)
+    def score(self, rollout: Rollout) -> Scores:
+        return score(self.reward_model, rollout)
 
 
 class _Spans:
@@ -101,8 +100,7 @@ def _trainer(responses: int, size: str) -> Trainer:
         device=device,
         prompts=_Prompts(responses),
         sampler=Sampler(policy, policy.frozen_copy(), tokenizer=_NoTokenizer(), generation=generation),
-        task=_Task(),
-        reward_model=reward_model,
+        scoring=_Scoring(reward_model),
         segmenter=_Spans(),
         method=ScarMethod(scorer=scorer, estimator=estimator, fill="space", empty="uniform"),
         updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], config),
@@ -133,6 +131,7 @@ def _ppo(responses: int) -> PPOConfig:
         clip_range=0.2,
         value_clip_range=0.2,
         value_loss_coef=0.1,
+        value_net="shared",
         max_grad_norm=None,
         max_mean_ratio=None,
     )

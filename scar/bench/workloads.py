@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForSequenceClassification
 
+from scar.models.reading import as_sampled
 from scar.models.reward import SequenceRewardModel
 from scar.segmentation.units import balanced_hierarchy
 from scar.types import PromptBatch, Rollout, Scores, Units
@@ -95,6 +96,6 @@ def random_units(rollout: Rollout, count: int) -> Units:
 
 def score(reward_model: SequenceRewardModel, rollout: Rollout) -> Scores:
     """Raw scores of whole responses."""
-    mask = rollout.response_mask
-    raw = reward_model.score(rollout.sequence_ids(), rollout.sequence_mask(mask))
-    return Scores(raw=raw, final=raw, read_mask=mask)
+    inputs = as_sampled(rollout, reads_eos=True)
+    raw = reward_model.score(inputs.sequence_ids(), inputs.sequence_mask())
+    return Scores(raw=raw, final=raw, replaced=torch.zeros_like(rollout.finished), inputs=inputs)

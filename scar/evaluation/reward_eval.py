@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scar.config import EvaluationConfig
-from scar.interfaces import PromptStream, RewardModel, Task
+from scar.interfaces import PromptStream, Scoring
 from scar.rollout import Sampler
 from scar.seeding import generator
 
@@ -22,18 +22,19 @@ def distinct_bigrams(token_ids: list[int]) -> int:
 def evaluate_policy(
     sampler: Sampler,
     prompts: PromptStream,
-    task: Task,
-    reward_model: RewardModel,
+    scoring: Scoring,
     config: EvaluationConfig,
     *,
     device: torch.device,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Sample with the training settings on `config.prompts` test prompts; every policy sees the same prompts and streams.
 
-    Returns a summary (reward_mean and reward_std over prompts (ddof 1), kl_mean: mean per-sequence KL sum to the reference
-    in nats, length_mean in tokens, eos_frac, distinct_bigrams_mean, prompts) and a row for each prompt.
+    Returns a summary (reward_mean and reward_std over prompts (ddof 1) of the raw score, score_mean after the task's
+    rules, kl_mean: mean per-sequence KL sum to the reference in nats, length_mean in tokens, eos_frac,
+    distinct_bigrams_mean, prompts) and a row for each prompt.
     """
     rewards: list[float] = []
+    finals: list[float] = []
     kls: list[float] = []
     lengths: list[int] = []
     bigrams: list[int] = []
@@ -42,8 +43,10 @@ def evaluate_policy(
     for number in range(-(-config.prompts // config.batch_size)):
         stream = generator(config.seed, "evaluation_sampling", number, device=device)
         rollout = sampler.sample(prompts.batch(number), generator=stream)
-        raw = task.score(rollout, reward_model).raw.tolist()
+        scores = scoring.score(rollout)
+        raw = scores.raw.tolist()
         rewards += raw
+        finals += scores.final.tolist()
         kls += (rollout.logprobs - rollout.ref_logprobs).sum(1).tolist()
         lengths += rollout.response_mask.sum(1).tolist()
         finished += rollout.finished.tolist()
@@ -55,6 +58,7 @@ def evaluate_policy(
     summary = {
         "reward_mean": float(np.mean(rewards[keep])),
         "reward_std": float(np.std(rewards[keep], ddof=1)) if config.prompts > 1 else 0.0,
+        "score_mean": float(np.mean(finals[keep])),
         "kl_mean": float(np.mean(kls[keep])),
         "length_mean": float(np.mean(lengths[keep])),
         "eos_frac": float(np.mean(finished[keep])),

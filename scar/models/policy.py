@@ -1,7 +1,7 @@
 """The policy: a causal language model seen as the very distribution that it is sampled from.
 
 Temperature and EOS suppression are part of the policy, so sampling, old, new and reference log-probabilities all use
-the same distribution (paper note 10). The value head sits on the policy's trunk (TRL's design, paper note 23).
+the same distribution (paper note 10). The value head sits on the policy's trunk, or on a trunk of its own (paper note 23).
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ class CausalPolicy(nn.Module):
         min_new_tokens: int,
         eos_id: int,
         pad_id: int,
-        value_head: nn.Linear | None = None,
+        value_head: nn.Module | None = None,
+        value_trunk: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.value_head = value_head
+        self.value_trunk = value_trunk
         self.temperature = temperature
         self.min_new_tokens = min_new_tokens
         self.eos_id = eos_id
@@ -44,9 +46,9 @@ class CausalPolicy(nn.Module):
         self.eval()  # dropout stays off in rollout and update alike (paper note 24)
 
     def frozen_copy(self) -> CausalPolicy:
-        """The reference policy: the same weights, no gradient, no value head."""
-        reference = copy.deepcopy(self)
-        reference.value_head = None
+        """The reference policy: the same weights, no gradient, no value function."""
+        reference = copy.copy(self)
+        reference._modules = {"model": copy.deepcopy(self.model), "value_head": None, "value_trunk": None}
         return reference.requires_grad_(False)
 
     def sampling_logits(self, logits: Tensor, *, first_step: int) -> Tensor:
@@ -64,16 +66,18 @@ class CausalPolicy(nn.Module):
         """
         ids = torch.cat([prompts.prompt_ids, response_ids], 1)
         mask = torch.cat([prompts.prompt_mask, response_mask], 1)
-        hidden = self.model.base_model(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False
-        ).last_hidden_state
         # The state before response token t ends at position P + t - 1.
-        hidden = hidden[:, prompts.prompt_ids.shape[1] - 1 : -1]
+        states = slice(prompts.prompt_ids.shape[1] - 1, -1)
+        hidden = _hidden(self.model.base_model, ids, mask)[:, states]
         log_softmax = self.sampling_logits(self.model.get_output_embeddings()(hidden), first_step=0).log_softmax(-1)
         logprobs = log_softmax.gather(-1, response_ids[..., None]).squeeze(-1)
         # A suppressed EOS has probability 0 and log-probability -inf: it adds nothing to the entropy.
         entropy = -(log_softmax.exp() * log_softmax.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
-        values = torch.zeros_like(logprobs) if self.value_head is None else self.value_head(hidden.float()).squeeze(-1)
+        if self.value_head is None:
+            values = torch.zeros_like(logprobs)
+        else:
+            seen = hidden if self.value_trunk is None else _hidden(self.value_trunk, ids, mask)[:, states]
+            values = self.value_head(seen.float()).squeeze(-1)
         # torch.where, not a product: a padded EOS position has log-probability -inf and -inf * 0 is nan.
         zero = torch.zeros((), device=logprobs.device)
         return PolicyOutput(
@@ -117,6 +121,13 @@ class CachedDecoder:
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)
         self._step += 1
         self._forward(tokens[:, None], (self._mask.sum(1) - 1)[:, None])
+
+
+def _hidden(trunk: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """[B,L,H]: last hidden states of `ids` i64[B,L] where `mask` b[B,L]."""
+    return trunk(
+        input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False
+    ).last_hidden_state
 
 
 def new_value_head(hidden_size: int, generator: torch.Generator) -> nn.Linear:

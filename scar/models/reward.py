@@ -7,6 +7,7 @@ side and deleted units need no special case. With two labels the score is logit[
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from scar.models.policy import positions
+
+SCORE_OFFSET = "score_offset"
+"""Key of a model's config: what is taken off every score (tldr: the mean score of the train references, paper note 29)."""
 
 
 class SequenceRewardModel(nn.Module):
@@ -28,13 +32,24 @@ class SequenceRewardModel(nn.Module):
         self.model = model
         self.space_id = space_id
         self.rows_a_batch = rows_a_batch
+        self.offset = float(getattr(model.config, SCORE_OFFSET, 0.0))
         self.eval()
         self.requires_grad_(False)
 
     def read(self, hidden: Tensor) -> Tensor:
         """Scores [...] of hidden states [..., H]; the head runs in float32."""
         logits = nn.functional.linear(hidden.float(), self.model.score.weight.float())
-        return logits[..., 0] if logits.shape[-1] == 1 else logits[..., 1] - logits[..., 0]
+        return (logits[..., 0] if logits.shape[-1] == 1 else logits[..., 1] - logits[..., 0]) - self.offset
+
+    def as_value_net(self) -> tuple[nn.Module, nn.Linear]:
+        """A trainable copy: trunk and head of a value function that starts by giving the scores of `read`."""
+        weight = self.model.score.weight.detach().float()
+        head = nn.utils.skip_init(nn.Linear, weight.shape[1], 1)
+        with torch.no_grad():
+            head.weight.copy_(weight if len(weight) == 1 else weight[1:] - weight[:1])
+            head.bias.fill_(-self.offset)
+        trunk = copy.deepcopy(self.model.base_model).requires_grad_(True)
+        return trunk, head.to(weight.device)
 
     def _chunks(self, ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(ids), self.rows_a_batch):

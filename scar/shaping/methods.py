@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from scar.attribution.game import TextGame
+from scar.coalitions import UnitValues
 from scar.interfaces import CoalitionScorer, Estimator, RewardModel
 from scar.shaping.rewards import at_last_step, at_unit_ends
-from scar.types import Credit, Rollout, Scores, Units, UnitValues
+from scar.types import Credit, RewardInputs, Rollout, Scores, Units
 
 EMPTY_MODES = ("uniform", "zero", "terminal")
 
@@ -29,8 +30,9 @@ def _credit(per_token: Tensor, scores: Scores, *, queries: int) -> Credit:
 
 
 def check_efficiency(per_token: Tensor, scores: Scores) -> float:
-    """Largest |sum of a row - raw score| / (1 + |raw score|); RuntimeError above 1e-4 (it is never repaired)."""
-    error = ((per_token.sum(1) - scores.raw).abs() / (1 + scores.raw.abs())).max()
+    """Largest |sum of a row - score| / (1 + |score|); RuntimeError above 1e-4 (it is never repaired)."""
+    wanted = scores.credited
+    error = ((per_token.sum(1) - wanted).abs() / (1 + wanted.abs())).max()
     if not error <= 1e-4:  # also true for nan
         raise RuntimeError(
             f"credit does not sum to the reward-model score (relative error {float(error):.3g}, allowed 1e-4): "
@@ -50,7 +52,7 @@ class SparseMethod:
         self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
     ) -> Credit:
         """One-hot credit."""
-        return _credit(at_last_step(scores.raw, rollout), scores, queries=0)
+        return _credit(at_last_step(scores.credited, rollout), scores, queries=0)
 
 
 class UniformMethod:
@@ -64,14 +66,15 @@ class UniformMethod:
     ) -> Credit:
         """score / length on every real token."""
         mask = rollout.response_mask
-        return _credit((scores.raw / mask.sum(1))[:, None] * mask, scores, queries=0)
+        return _credit((scores.credited / mask.sum(1))[:, None] * mask, scores, queries=0)
 
 
 class AttentionMethod:
     """ABC (Chan et al. 2024): the score in proportion to the reward model's last-layer attention, mean over heads.
 
     Row: the position at which the score is read. Columns: response tokens without EOS, normalised to sum 1; a row that
-    sums to 0 becomes uniform (paper note 14).
+    sums to 0 becomes uniform (paper note 14). Where the reward model has other tokens, the weight of each is spread over
+    the policy's tokens by the characters that they share (paper note 28).
     """
 
     name = "abc"
@@ -84,16 +87,17 @@ class AttentionMethod:
         self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
     ) -> Credit:
         """score * attention share; one extra forward pass of the reward model."""
-        attention = self._reward_model.last_layer_attention(
-            rollout.sequence_ids(), rollout.sequence_mask(scores.read_mask)
-        )
-        columns = rollout.content_mask
-        weights = attention[:, rollout.prompts.prompt_ids.shape[1] :] * columns
+        inputs, columns = scores.inputs, rollout.content_mask
+        attention = self._reward_model.last_layer_attention(inputs.sequence_ids(), inputs.sequence_mask())
+        weights = inputs.of_response(attention)
+        if inputs.overlap is not None:
+            weights = torch.bmm(((inputs.step >= 0) * weights)[:, None], inputs.overlap).squeeze(1)
+        weights = weights * columns
         empty = (weights.sum(1) <= 0)[:, None]
         # A response that is only EOS has no column at all: then the one real token takes everything.
         fallback = torch.where(columns.any(1, keepdim=True), columns, rollout.response_mask)
         weights = torch.where(empty, fallback.float(), weights)
-        return _credit(scores.raw[:, None] * weights / weights.sum(1, keepdim=True), scores, queries=1)
+        return _credit(scores.credited[:, None] * weights / weights.sum(1, keepdim=True), scores, queries=1)
 
 
 class PrefixDifferenceMethod:
@@ -113,14 +117,16 @@ class PrefixDifferenceMethod:
         self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
     ) -> Credit:
         """Differences of prefix scores; one extra forward pass of the reward model."""
-        read = scores.read_mask
-        prefix = self._reward_model.score_prefixes(rollout.sequence_ids(), rollout.sequence_mask(read))
-        prefix = prefix[:, rollout.prompts.prompt_ids.shape[1] :]
+        inputs = scores.inputs
+        read = inputs.mask
+        prefix = self._reward_model.score_prefixes(inputs.sequence_ids(), inputs.sequence_mask())
+        prefix = inputs.of_response(prefix)
         before = torch.nn.functional.pad(prefix[:, :-1], (1, 0))
-        per_token = (prefix - before) * read
+        differences = torch.where(read, prefix - before, 0.0)
+        per_token = torch.zeros_like(rollout.logprobs).scatter_add(1, inputs.end_step, differences)
         # A response of which nothing is read is scored on the prompt alone: all of that goes to its last token.
-        per_token = torch.where(read.any(1, keepdim=True), per_token, at_last_step(scores.raw, rollout))
-        return _credit(per_token, scores, queries=1)
+        per_token = torch.where(read.any(1, keepdim=True), per_token, at_last_step(scores.credited, rollout))
+        return _credit(per_token.masked_fill(scores.replaced[:, None], 0.0), scores, queries=1)
 
 
 class ScarMethod:
@@ -147,7 +153,8 @@ class ScarMethod:
         """Unit values of every response; `generator` feeds estimators that sample."""
         if units is None:
             raise ValueError("SCAR needs units: pass the output of a segmenter")
-        found = self._estimator.estimate(self._game.batch(rollout, scores, units), generator)
+        units = _readable(units, scores.inputs)
+        found = self._estimator.estimate(self._game.batch(scores, units), generator)
         unit_values = torch.zeros(units.end_step.shape, dtype=torch.float64)
         leftover = torch.zeros(len(found))
         for row, (count, estimated) in enumerate(zip(units.count.tolist(), found, strict=True)):
@@ -155,16 +162,16 @@ class ScarMethod:
                 unit_values[row, :count] = torch.from_numpy(self._with_empty(estimated))
                 leftover[row] = estimated.empty if self._empty == "terminal" else 0.0
             elif count == 1:
-                unit_values[row, 0] = float(scores.raw[row])
-            else:  # nothing but EOS: there is no player
-                leftover[row] = float(scores.raw[row])
+                unit_values[row, 0] = float(scores.credited[row])
+            else:  # no player (nothing but EOS), or a score that a rule replaced
+                leftover[row] = float(scores.credited[row])
         device = rollout.response_ids.device
         placed = at_unit_ends(unit_values, units.end_step, units.count, steps=rollout.response_ids.shape[1])
         per_token = placed.float().to(device) + at_last_step(leftover.to(device), rollout)
         diagnostics = {"scar/efficiency_err_max": check_efficiency(per_token, scores)}
         diagnostics |= _diagnose(units, unit_values, found)
         queries = torch.tensor([0 if one is None else one.queries for one in found])
-        return Credit(per_token, unit_values.float(), queries, diagnostics)
+        return Credit(per_token, unit_values.float(), queries, diagnostics | units.diagnostics)
 
     def _with_empty(self, estimated: UnitValues) -> np.ndarray:
         """Unit values f64[n] with v(empty) treated as `empty` says."""
@@ -172,6 +179,19 @@ class ScarMethod:
             return estimated.values + estimated.empty * estimated.empty_share
         count = len(estimated.values)
         return estimated.values + estimated.empty / count if self._empty == "uniform" else estimated.values
+
+
+def _readable(units: Units, inputs: RewardInputs) -> Units:
+    """Units of which the reward model reads something: a token of its own may span several units (paper note 28)."""
+    if inputs.overlap is None:
+        return units
+    from scar.segmentation.units import merge_empty_units
+
+    occupied = np.zeros(units.end_step.shape, dtype=bool)
+    rows, columns = (inputs.step.cpu() >= 0).nonzero(as_tuple=True)
+    found = units.unit_index[rows, inputs.step.cpu()[rows, columns]]
+    occupied[rows[found >= 0], found[found >= 0]] = True
+    return merge_empty_units(units, occupied)
 
 
 def _diagnose(units: Units, unit_values: torch.Tensor, found: Sequence[UnitValues | None]) -> dict[str, float]:

@@ -17,11 +17,12 @@ def at_last_step(amount: Tensor, rollout: Rollout) -> Tensor:
 def shape_rewards(rollout: Rollout, scores: Scores, credit: Credit, *, kl_coef: float, alpha: float) -> ShapedRewards:
     """R_t(alpha) = -kl_coef (log pi - log pi_ref) + alpha credit_t + (1 - alpha) 1[t = T] raw   (Eq. 6).
 
-    A penalty (final - raw) lands on the last real token whatever alpha is. Rows of `total - kl` sum to `scores.final`
-    for every alpha (Eq. 7), because rows of `credit.per_token` sum to `scores.raw`.
+    A penalty lands on the last real token whatever alpha is, and so does all of a score that a rule replaced. Rows of
+    `total - kl` sum to `scores.final` for every alpha (Eq. 7), because rows of `credit.per_token` sum to
+    `scores.credited`.
     """
     kl = -kl_coef * (rollout.logprobs - rollout.ref_logprobs) * rollout.response_mask
-    terminal = (1 - alpha) * scores.raw + (scores.final - scores.raw)
+    terminal = (1 - alpha) * scores.credited + (scores.final - scores.credited)
     return ShapedRewards(kl=kl, credit=alpha * credit.per_token, terminal=at_last_step(terminal, rollout))
 
 

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from scar.config import check_numbers
-from scar.interfaces import RewardModel
-from scar.types import Rollout, Scores
+from scar.interfaces import PromptText
 
 SPLITS = ("train", "validation", "test")
 
@@ -75,13 +74,7 @@ class ImdbTask:
         rows = self.frame[self.frame["split"] == split]
         return rows if origin is None else rows[rows["origin"] == origin]
 
-    def prompt_texts(self, split: str) -> list[str]:
+    def prompts(self, split: str) -> list[PromptText]:
         """Reviews long enough to cut prompts from (paper's code base: more than 200 characters)."""
         reviews = self.examples(split, origin="imdb")["text"]
-        return reviews[reviews.str.len() > self.min_characters].tolist()
-
-    def score(self, rollout: Rollout, reward_model: RewardModel) -> Scores:
-        """Raw sentiment logit of prompt + response without EOS; this task has no penalties (paper note 15)."""
-        read_mask = rollout.content_mask
-        raw = reward_model.score(rollout.sequence_ids(), rollout.sequence_mask(read_mask)).float()
-        return Scores(raw=raw, final=raw, read_mask=read_mask)
+        return [PromptText("", text, "") for text in reviews[reviews.str.len() > self.min_characters]]

@@ -1,12 +1,16 @@
-"""Prompt batches: which texts, how many of their first tokens, left padding. Random access by batch number."""
+"""Prompt batches: which texts, how much of them, left padding. Random access by batch number."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
+from scar.config import require
+from scar.interfaces import PromptText
 from scar.seeding import generator
 from scar.types import PromptBatch
 
@@ -19,54 +23,139 @@ def left_pad(rows: Sequence[Sequence[int]], *, pad_id: int) -> tuple[torch.Tenso
     return ids, mask
 
 
-class TextPrefixPrompts:
-    """The first k tokens of texts, k ~ U{min_tokens..max_tokens} a prompt (Table 3 text: "the first 4 to 8 tokens").
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)
 
-    Each pass over the texts is one permutation (stream "prompts", update = pass); an incomplete last batch is dropped.
-    """
+
+class Cut(Protocol):
+    """Which part of each prompt is used."""
+
+    def select(self, prompts: Sequence[PromptText], tokenizer: Any) -> list[PromptText]:
+        """The prompts that are used at all."""
+        ...
+
+    def tokens(self, prompts: Sequence[PromptText], tokenizer: Any, generator: torch.Generator) -> list[list[int]]:
+        """The token ids of a batch of prompts; `generator` is the batch's own."""
+        ...
+
+
+class PromptBatches:
+    """Batches of prompts: each pass over them is one permutation (stream "prompts", update = pass); an incomplete last
+    batch is dropped. `dropped` counts the prompts that `cut` does not use."""
 
     def __init__(
         self,
-        texts: Sequence[str],
+        prompts: Sequence[PromptText],
         *,
+        cut: Cut,
         tokenizer: Any,
         batch_size: int,
-        min_tokens: int,
-        max_tokens: int,
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        whole = isinstance(min_tokens, int) and isinstance(max_tokens, int)
-        if not whole or not 1 <= min_tokens <= max_tokens:
-            raise ValueError(
-                f"task.prompt.min_tokens={min_tokens}, max_tokens={max_tokens}; allowed: whole numbers, 1 <= min <= max"
-            )
-        self._texts = texts
+        self._prompts = cut.select(prompts, tokenizer)
+        self.dropped = len(prompts) - len(self._prompts)
+        self._cut = cut
         self._tokenizer = tokenizer
         self._batch_size = batch_size
-        self._lengths = (min_tokens, max_tokens)
         self._seed = seed
         self._device = device
-        self._batches_a_pass = len(texts) // batch_size
+        self._batches_a_pass = len(self._prompts) // batch_size
         if not self._batches_a_pass:
             raise ValueError(
-                f"{len(texts)} texts do not fill one batch of {batch_size} prompts; use a smaller batch size"
+                f"{len(self)} prompts do not fill one batch of {batch_size} prompts; use a smaller batch size"
             )
+
+    def __len__(self) -> int:
+        return len(self._prompts)
 
     def batch(self, number: int) -> PromptBatch:
         """Batch `number` (0-based); equal numbers give equal batches."""
         passes, place = divmod(number, self._batches_a_pass)
-        order = torch.randperm(len(self._texts), generator=generator(self._seed, "prompts", passes))
-        chosen = order[place * self._batch_size : (place + 1) * self._batch_size].tolist()
-        low, high = self._lengths
-        lengths = torch.randint(
-            low, high + 1, (len(chosen),), generator=generator(self._seed, "prompt_lengths", number)
-        ).tolist()
-        rows = [self._first_tokens(self._texts[i], k) for i, k in zip(chosen, lengths, strict=True)]
+        order = torch.randperm(len(self._prompts), generator=generator(self._seed, "prompts", passes))
+        places = order[place * self._batch_size : (place + 1) * self._batch_size].tolist()
+        chosen = [self._prompts[i] for i in places]
+        rows = self._cut.tokens(chosen, self._tokenizer, generator(self._seed, "prompt_lengths", number))
         ids, mask = left_pad(rows, pad_id=self._tokenizer.pad_token_id)
         texts = [self._tokenizer.decode(row) for row in rows]
-        return PromptBatch(ids.to(self._device), mask.to(self._device), texts)
+        for_reward = [prompt.reward for prompt in chosen if prompt.reward is not None]
+        return PromptBatch(ids.to(self._device), mask.to(self._device), texts, for_reward or None)
 
-    def _first_tokens(self, text: str, count: int) -> list[int]:
+
+@dataclass(frozen=True)
+class FirstTokens:
+    """The first k tokens of the body, k ~ U{min_tokens..max_tokens} a prompt (Table 3 text: "the first 4 to 8 tokens")."""
+
+    min_tokens: int
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.min_tokens, int) and isinstance(self.max_tokens, int)
+        got = f"task.prompt.min_tokens={self.min_tokens}, max_tokens={self.max_tokens}"
+        require(whole and 1 <= self.min_tokens <= self.max_tokens, got, "whole numbers, 1 <= min <= max")
+
+    def select(self, prompts: Sequence[PromptText], tokenizer: Any) -> list[PromptText]:
+        """All of them."""
+        return list(prompts)
+
+    def tokens(self, prompts: Sequence[PromptText], tokenizer: Any, generator: torch.Generator) -> list[list[int]]:
+        """Token ids, of a length drawn for each prompt."""
+        lengths = torch.randint(self.min_tokens, self.max_tokens + 1, (len(prompts),), generator=generator).tolist()
         # A token never spans 40 characters here, so the head of the text is enough and much cheaper to encode.
-        return self._tokenizer.encode(text[: 40 * count], add_special_tokens=False)[:count]
+        return [_encode(tokenizer, prompt.body[: 40 * k])[:k] for prompt, k in zip(prompts, lengths, strict=True)]
+
+
+@dataclass(frozen=True)
+class WholePrompt:
+    """Whole prompts of at most `max_tokens` tokens. A longer one has its body cut (`overlong: cut`; N+'s rule for POST:
+    at its last newline, else by one character, until it fits) or is not used (`overlong: drop`; ABC's rule)."""
+
+    max_tokens: int
+    overlong: str
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.max_tokens, int) and self.max_tokens >= 1
+        require(whole, f"task.prompt.max_tokens={self.max_tokens}", "a whole number, 1 or more")
+        require(self.overlong in ("cut", "drop"), f"task.prompt.overlong={self.overlong}", "cut or drop")
+
+    def select(self, prompts: Sequence[PromptText], tokenizer: Any) -> list[PromptText]:
+        """All of them, or those that fit."""
+        if self.overlong == "cut":
+            return list(prompts)
+        return [prompt for prompt in prompts if self._fits(tokenizer, prompt, prompt.body)]
+
+    def tokens(self, prompts: Sequence[PromptText], tokenizer: Any, generator: torch.Generator) -> list[list[int]]:
+        """Token ids of the prompts, cut where needed."""
+        return [_encode(tokenizer, p.before + self.cut(p, tokenizer) + p.after) for p in prompts]
+
+    def _fits(self, tokenizer: Any, prompt: PromptText, body: str) -> bool:
+        # A token never spans 40 characters here: what is longer than this cannot fit.
+        whole = prompt.before + body + prompt.after
+        return len(whole) <= 40 * self.max_tokens and len(_encode(tokenizer, whole)) <= self.max_tokens
+
+    def cut(self, prompt: PromptText, tokenizer: Any) -> str:
+        """The body of a prompt, cut until the prompt fits. ValueError if even an empty body does not fit."""
+        body = prompt.body
+        while not self._fits(tokenizer, prompt, body):
+            if not body:
+                raise ValueError(
+                    f"a prompt without its body takes more than task.prompt.max_tokens={self.max_tokens} tokens; "
+                    "raise it"
+                )
+            newline = body.rfind("\n")
+            body = body[:newline] if newline >= 0 else self._cut_characters(tokenizer, prompt, body)
+        return body
+
+    def _cut_characters(self, tokenizer: Any, prompt: PromptText, body: str) -> str:
+        """The longest head of `body` that fits, or an empty one.
+
+        One character at a time as N+ does, but from the end of the word that holds the last token allowed: cutting inside
+        a word changes the tokens of that word only, so no longer head can fit.
+        """
+        whole = tokenizer(prompt.before + body, add_special_tokens=False, return_offsets_mapping=True)
+        spans = whole["offset_mapping"]
+        reached = max(spans[min(self.max_tokens, len(spans)) - 1][1] - len(prompt.before), 0)
+        word_end = re.search(r"\s|$", body[reached:])
+        start = min(reached + (word_end.start() if word_end else 0), len(body) - 1)
+        heads = (body[:length] for length in range(start, -1, -1))
+        return next((head for head in heads if self._fits(tokenizer, prompt, head)), "")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scar.attribution.estimators import ExactEstimator
 from scar.attribution.game import TextGame
 from scar.attribution.plans import exact_plan, owen_plan, permutation_plan
+from scar.coalitions import CoalitionRows
 from scar.segmentation.units import balanced_hierarchy, token_units
-from scar.types import CoalitionRows, Rollout, Scores, Units
+from scar.types import Rollout, Scores, Units
 from tests.builders import (
     EOS,
     SPACE,
@@ -42,7 +43,7 @@ def play(
 ) -> Values:
     """v of every coalition of every response of two units or more."""
     units = units_of(rollout) if units is None else units
-    game = TextGame(model.scorer, fill=fill).batch(rollout, scores, units)
+    game = TextGame(model.scorer, fill=fill).batch(scores, units)
     return game.evaluate([exact_plan(n).coalitions if n > 1 else None for n in game.counts])
 
 
@@ -93,7 +94,7 @@ def test_delete_fill_keeps_the_order_of_many_tokens() -> None:
     model = FakeRewardModel(lambda ids: float(ids == sorted(ids)))  # prompt first, then rising ids
     rollout = rollout_of([list(range(10, 110))], [False], prompts=[[3]])
     masks = np.random.default_rng(0).random((20, 100)) < 0.5
-    game = TextGame(model.scorer, fill="delete").batch(rollout, make_scores(rollout, [0.0]), units_of(rollout))
+    game = TextGame(model.scorer, fill="delete").batch(make_scores(rollout, [0.0]), units_of(rollout))
     assert game.evaluate([masks])[0].tolist() == [1.0] * 20  # type: ignore[union-attr]
     assert sorted(map(len, model.scorer.rows)) == sorted((1 + masks.sum(1)).tolist())
 
@@ -162,7 +163,7 @@ def test_the_grand_coalition_is_the_score_and_is_never_asked(fill: str) -> None:
 def test_the_grand_coalition_is_the_score_wherever_and_however_often_it_stands(fill: str) -> None:
     model = FakeRewardModel(lexicon({10: 1.0, 11: 2.0}))
     rollout = make_rollout([2])
-    game = TextGame(model.scorer, fill=fill).batch(rollout, make_scores(rollout, [50.0]), units_of(rollout))
+    game = TextGame(model.scorer, fill=fill).batch(make_scores(rollout, [50.0]), units_of(rollout))
     masks = np.array([[True, True], [True, False], [True, True], [True, False], [False, True]])
     np.testing.assert_array_equal(game.evaluate([masks])[0], [50.0, 1.0, 50.0, 1.0, 2.0])  # type: ignore[arg-type]
     assert len(model.scorer.rows) == 2
@@ -171,7 +172,7 @@ def test_the_grand_coalition_is_the_score_wherever_and_however_often_it_stands(f
 def test_only_the_grand_coalition_asks_for_no_row() -> None:
     model = FakeRewardModel(uneven)
     rollout = make_rollout([2])
-    game = TextGame(model.scorer, fill="space").batch(rollout, make_scores(rollout, [50.0]), units_of(rollout))
+    game = TextGame(model.scorer, fill="space").batch(make_scores(rollout, [50.0]), units_of(rollout))
     assert game.evaluate([np.ones((1, 2), dtype=bool)])[0].tolist() == [50.0]  # type: ignore[union-attr]
     assert model.scorer.rows == []
 
@@ -182,7 +183,7 @@ def test_values_come_in_the_order_of_the_coalitions(fill: str) -> None:
     model = FakeRewardModel(lexicon({10: 1.0, 11: 2.0, 12: 4.0, 13: 8.0, 14: 16.0}, offset=100.0))
     rollout = make_rollout([3, 2])
     plans = [owen_plan(balanced_hierarchy(3)), owen_plan(balanced_hierarchy(2))]
-    game = TextGame(model.scorer, fill=fill).batch(rollout, model.score_rollout(rollout), units_of(rollout))
+    game = TextGame(model.scorer, fill=fill).batch(model.score_rollout(rollout), units_of(rollout))
     found = game.evaluate([plan.coalitions for plan in plans])
     for plan, weights, v in zip(plans, ([1, 2, 4], [8, 16]), found, strict=True):
         np.testing.assert_array_equal(v, 100 + plan.coalitions @ np.array(weights))  # type: ignore[arg-type]
@@ -202,7 +203,7 @@ def test_sampled_coalitions_fit_too() -> None:
     rollout = make_rollout([6, 4])
     rng = np.random.default_rng(0)
     plans = [permutation_plan(6, 2, rng), permutation_plan(4, 2, rng)]
-    game = TextGame(model.scorer, fill="space").batch(rollout, model.score_rollout(rollout), units_of(rollout))
+    game = TextGame(model.scorer, fill="space").batch(model.score_rollout(rollout), units_of(rollout))
     found = game.evaluate([plan.coalitions for plan in plans])
     assert len(model.scorer.rows) == sum(len(plan.coalitions) - 1 for plan in plans)
     for plan, start, v in zip(plans, (10, 16), found, strict=True):
@@ -242,7 +243,7 @@ def test_rows_that_are_equal_once_they_close_up_are_asked_once() -> None:
 def test_queries_count_coalitions_and_not_rows() -> None:
     model = FakeRewardModel(uneven)
     rollout = rollout_of([[10, SPACE, 12]], [False])
-    game = TextGame(model.scorer, fill="space").batch(rollout, make_scores(rollout, [1.0]), units_of(rollout))
+    game = TextGame(model.scorer, fill="space").batch(make_scores(rollout, [1.0]), units_of(rollout))
     [found] = ExactEstimator(max_units=4).estimate(game, np.random.default_rng(0))
     assert found is not None
     assert (found.queries, len(model.scorer.rows)) == (7, 4)
@@ -368,7 +369,7 @@ def test_every_coalition_of_every_batch_is_the_text_of_its_present_units(
     masks = [rng.random((int(rng.integers(1, 6)), len(g))) < 0.6 if rng.random() < 0.8 else None for g in groups]
     model = FakeRewardModel(uneven)
     scores = make_scores(rollout, list(range(1000, 1000 + len(contents))), reads_eos=reads_eos)
-    found = TextGame(model.scorer, fill=fill).batch(rollout, scores, units).evaluate(masks)
+    found = TextGame(model.scorer, fill=fill).batch(scores, units).evaluate(masks)
     needed: set[tuple[int, ...]] = set()
     for row, (coalitions, v) in enumerate(zip(masks, found, strict=True)):
         assert (v is None) == (coalitions is None)
@@ -406,7 +407,7 @@ def test_inputs_are_not_changed() -> None:
 def test_the_games_of_a_batch_carry_its_counts_and_hierarchies() -> None:
     rollout = make_rollout([4, 1, 3], finished=[False, True, True])
     units = units_of(rollout)
-    game = TextGame(FakeRewardModel(uneven).scorer, fill="space").batch(rollout, make_scores(rollout, [1.0] * 3), units)
+    game = TextGame(FakeRewardModel(uneven).scorer, fill="space").batch(make_scores(rollout, [1.0] * 3), units)
     assert game.counts == [4, 0, 2]
     assert game.hierarchies is units.hierarchies
 

@@ -13,7 +13,7 @@ from scar.config import EvaluationConfig
 from scar.evaluation.reward_eval import distinct_bigrams, evaluate_policy
 from scar.seeding import stream_seed
 from scar.types import PromptBatch, Rollout
-from tests.builders import FakeRewardModel, lexicon, make_scores, rollout_of
+from tests.builders import FakeRewardModel, lexicon, rollout_of
 
 CPU = torch.device("cpu")
 BATCHES = [
@@ -44,11 +44,12 @@ class GivenResponses:
         return BATCHES[len(self.seeds) - 1]
 
 
-class SumTask:
-    name = "sum"
+class SumScoring:
+    """The sum of the weights, and one less after the task's rules."""
 
-    def score(self, rollout: Rollout, reward_model: Any) -> Any:
-        return reward_model.score_rollout(rollout)
+    def score(self, rollout: Rollout) -> Any:
+        scores = FakeRewardModel(lexicon(WEIGHTS)).score_rollout(rollout)
+        return dataclasses.replace(scores, final=scores.raw - 1)
 
 
 def evaluated(prompts: int, seed: int = 7) -> tuple[dict[str, Any], list[dict[str, Any]], GivenResponses, GivenPrompts]:
@@ -56,8 +57,7 @@ def evaluated(prompts: int, seed: int = 7) -> tuple[dict[str, Any], list[dict[st
     summary, samples = evaluate_policy(
         sampler,  # type: ignore[arg-type]
         stream,
-        SumTask(),
-        FakeRewardModel(lexicon(WEIGHTS)),  # type: ignore[arg-type]
+        SumScoring(),
         EvaluationConfig(prompts=prompts, batch_size=2, seed=seed),
         device=CPU,
     )
@@ -70,6 +70,7 @@ def test_summary_by_hand() -> None:
     assert summary == {
         "reward_mean": 5.0,
         "reward_std": pytest.approx(math.sqrt((4 + 0 + 49 + 25) / 3)),  # ddof 1
+        "score_mean": 4.0,
         "kl_mean": 1.5,
         "length_mean": 11 / 4,
         "eos_frac": 0.25,
@@ -100,21 +101,3 @@ def test_every_batch_has_its_own_stream_of_the_evaluation_seed() -> None:
 @pytest.mark.parametrize(("tokens", "count"), [([], 0), ([4], 0), ([4, 4, 4], 1), ([4, 5, 4, 5], 2), ([4, 5, 6], 2)])
 def test_distinct_bigrams_by_hand(tokens: list[int], count: int) -> None:
     assert distinct_bigrams(tokens) == count
-
-
-def test_summary_reads_raw_scores_and_not_penalties() -> None:
-    class PenaltyTask(SumTask):
-        def score(self, rollout: Rollout, reward_model: Any) -> Any:
-            raw = super().score(rollout, reward_model).raw
-            return dataclasses.replace(make_scores(rollout, raw.tolist()), final=raw - 100)
-
-    sampler, stream = GivenResponses(), GivenPrompts()
-    summary, _ = evaluate_policy(
-        sampler,  # type: ignore[arg-type]
-        stream,
-        PenaltyTask(),
-        FakeRewardModel(lexicon(WEIGHTS)),  # type: ignore[arg-type]
-        EvaluationConfig(prompts=4, batch_size=2, seed=7),
-        device=CPU,
-    )
-    assert summary["reward_mean"] == 5.0

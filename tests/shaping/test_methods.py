@@ -218,7 +218,7 @@ def test_abc_and_prefix_ask_for_the_tokens_that_the_score_read(reads_eos: bool) 
     assign(AttentionMethod(reward_model=model), rollout, scores)
     assign(PrefixDifferenceMethod(reward_model=model), rollout, scores)
     for mask in model.read_masks:
-        assert torch.equal(mask, rollout.sequence_mask(scores.read_mask))
+        assert torch.equal(mask, scores.inputs.sequence_mask())
     assert len(model.read_masks) == 2
 
 

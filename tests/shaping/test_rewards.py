@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -46,7 +48,7 @@ def test_hand_numbers_tell_broken_variants_apart() -> None:
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_penalty_lands_on_last_real_token_whatever_alpha(alpha: float) -> None:
     rollout, scores, credit = hand_case()
-    free = Scores(scores.raw, scores.raw, scores.read_mask)
+    free = dataclasses.replace(scores, final=scores.raw)
     with_penalty = shape_rewards(rollout, scores, credit, kl_coef=0.1, alpha=alpha).total
     without = shape_rewards(rollout, free, credit, kl_coef=0.1, alpha=alpha).total
     torch.testing.assert_close(with_penalty - without, torch.tensor([[0.0, -1.0, 0.0]]))
@@ -74,7 +76,7 @@ def test_rows_less_kl_sum_to_the_final_score(alpha: float, lengths: list[int], s
     rollout = make_rollout(lengths, logprobs=logprobs, response_padding=2)
     per_token = torch.randn(rollout.response_mask.shape, generator=draws) * rollout.response_mask
     raw = per_token.sum(1)
-    scores = Scores(raw, raw - torch.rand(len(lengths), generator=draws), rollout.content_mask)
+    scores = make_scores(rollout, raw.tolist(), (raw - torch.rand(len(lengths), generator=draws)).tolist())
     credit = Credit(per_token, None, torch.zeros(len(lengths), dtype=torch.int64), {})
     rewards = shape_rewards(rollout, scores, credit, kl_coef=kl_coef, alpha=alpha)
     torch.testing.assert_close((rewards.total - rewards.kl).sum(1), scores.final, atol=1e-5, rtol=1e-5)

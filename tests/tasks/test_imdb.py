@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
+from scar.interfaces import PromptText
 from scar.tasks.imdb import SPLITS, ImdbTask, clean, hash_split
 from scar.tasks.sources import HubSource
-from tests.builders import EOS, FakeRewardModel, lexicon, rollout_of
 from tests.tasks.test_sources import configured_package, hub_folder
 
 LONG = "long enough to cut a prompt from " * 7
@@ -178,13 +177,4 @@ def test_prompts_come_from_reviews_above_the_length_bound_only() -> None:
         ("s" * 11, 1, "rotten_tomatoes", "test"),
         min_characters=10,
     )
-    assert task.prompt_texts("test") == ["q" * 11]
-
-
-def test_score_reads_prompt_and_response_without_eos() -> None:
-    rollout = rollout_of([[11, 12], [13]], [True, False], prompts=[[20], [21, 22]])
-    weights = {11: 1.0, 12: 2.0, 13: 4.0, 20: 8.0, 21: 16.0, 22: 32.0, EOS: 1000.0}
-    scores = task_of(("A review.", 1, "imdb", "test")).score(rollout, FakeRewardModel(lexicon(weights)))
-    assert scores.raw.tolist() == [11.0, 52.0]
-    assert scores.final.tolist() == scores.raw.tolist()  # no penalties in this task
-    assert torch.equal(scores.read_mask, torch.tensor([[True, True, False], [True, False, False]]))
+    assert task.prompts("test") == [PromptText("", "q" * 11, "")]

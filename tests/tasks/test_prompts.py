@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from scar.tasks.prompts import TextPrefixPrompts, left_pad
+from scar.interfaces import PromptText
+from scar.tasks.prompts import FirstTokens, PromptBatches, left_pad
 from tests.smoke_scale import SmokeScale
 
 PAD = 0
@@ -32,20 +33,17 @@ def text_of(number: int) -> str:
     return " ".join(f"w{100 * number + word}" for word in range(1, 31))
 
 
-def prompts_of(
-    texts: int = 40, *, batch_size: int = 8, seed: int = 1, low: int = 4, high: int = 8
-) -> TextPrefixPrompts:
-    return TextPrefixPrompts(
-        [text_of(i) for i in range(texts)],
+def prompts_of(texts: int = 40, *, batch_size: int = 8, seed: int = 1, low: int = 4, high: int = 8) -> PromptBatches:
+    return PromptBatches(
+        [PromptText("", text_of(i), "") for i in range(texts)],
+        cut=FirstTokens(low, high),
         tokenizer=WordTokenizer(),
         batch_size=batch_size,
-        min_tokens=low,
-        max_tokens=high,
         seed=seed,
     )
 
 
-def real_rows(prompts: TextPrefixPrompts, number: int) -> list[list[int]]:
+def real_rows(prompts: PromptBatches, number: int) -> list[list[int]]:
     batch = prompts.batch(number)
     return [ids[mask].tolist() for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
 
@@ -115,7 +113,7 @@ def test_every_text_comes_at_most_once_a_pass(texts: int, batch_size: int) -> No
 
 
 def test_too_few_texts_for_one_batch_are_refused() -> None:
-    with pytest.raises(ValueError, match="7 texts do not fill one batch of 8 prompts; use a smaller batch size"):
+    with pytest.raises(ValueError, match="7 prompts do not fill one batch of 8 prompts; use a smaller batch size"):
         prompts_of(7)
 
 
@@ -133,7 +131,13 @@ def test_real_reviews_give_the_first_tokens_of_their_whole_text(smoke: SmokeScal
     tokenizer = load_tokenizer(smoke.reports["policy"]["folder"])
     texts = [f"{i} times I asked: «why?» {'Well... it was, er, supercalifragilistic! ' * 60}" for i in range(30)]
     texts += ["!?" * 400, "😀" * 200, "-" * 900]
-    stream = TextPrefixPrompts(texts, tokenizer=tokenizer, batch_size=len(texts), min_tokens=4, max_tokens=8, seed=1)
+    stream = PromptBatches(
+        [PromptText("", text, "") for text in texts],
+        cut=FirstTokens(4, 8),
+        tokenizer=tokenizer,
+        batch_size=len(texts),
+        seed=1,
+    )
     whole = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     for row in real_rows(stream, 0):
         assert 4 <= len(row) <= 8
