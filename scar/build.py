@@ -45,7 +45,7 @@ def construct(node: DictConfig, **runtime: Any) -> Any:
         node._get_full_key("").rstrip("."),
         runtime,
     )
-    return instantiate(node, _partial_=True)(**runtime)
+    return instantiate(node, _partial_=True, _convert_="all")(**runtime)
 
 
 def _refuse_unknown(build: Callable[..., Any], keys: Iterable[Any], group: str, runtime: Mapping[str, Any]) -> None:
@@ -87,8 +87,11 @@ def setup_process(cfg: DictConfig) -> torch.device:
 
 
 def build_task(cfg: DictConfig) -> Any:
-    """The task with the data source that the scale chose."""
-    return construct(cfg.task.build, source=instantiate(cfg.task.sources[cfg.task.source]))
+    """The task with the data source that the scale chose; a source that keeps files gets the cache."""
+    node = cfg.task.sources[cfg.task.source]
+    keeps_files = "cache" in inspect.signature(get_object(node._target_)).parameters
+    source = construct(node, **({"cache": Path(cfg.paths.cache)} if keeps_files else {}))
+    return construct(cfg.task.build, source=source)
 
 
 def local_models(cfg: DictConfig, task: Any, device: torch.device) -> LocalModels:

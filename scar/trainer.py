@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from scar.ppo.updater import PPOUpdater
 from scar.rollout import Sampler
 from scar.seeding import generator, numpy_generator
 from scar.shaping.rewards import shape_rewards
-from scar.types import Credit, Rollout, Scores, ShapedRewards, UpdateStats
+from scar.types import Credit, Rollout, Scores, ShapedRewards, Units, UpdateStats
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +80,7 @@ class Trainer:
         prompts = self.prompts.batch(update - 1)
         with meter.stage("rollout"):
             rollout = self.sampler.sample(prompts, generator=self._stream("sampling", update))
-        with meter.stage("score"):
-            scores = self.scoring.score(rollout)
-        with meter.stage("segment"):
-            units = self.segmenter.segment(rollout) if self.method.needs_units else None
+        scores, units = self._score_and_segment(rollout)
         with meter.stage("credit"):
             credit = self.method.assign(rollout, scores, units, generator=numpy_generator(self.seed, "credit", update))
         kl_coef = self.kl_controller.coef
@@ -103,6 +101,21 @@ class Trainer:
             "device_seconds": meter.total_seconds,
         }
         return counters | row | {"kl/coef": kl_coef, "lr": learning_rate} | self._costs()
+
+    def _score_and_segment(self, rollout: Rollout) -> tuple[Scores, Units | None]:
+        """Scores and, where the method needs them, units. On a GPU the parser works on the CPU beside the scoring, and
+        "segment" meters what is left to wait for; on a CPU they would only take time from each other."""
+        if self.method.needs_units and self.device.type == "cuda":
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                pending = pool.submit(self.segmenter.segment, rollout)
+                with self.meter.stage("score"):
+                    scores = self.scoring.score(rollout)
+                with self.meter.stage("segment"):
+                    return scores, pending.result()
+        with self.meter.stage("score"):
+            scores = self.scoring.score(rollout)
+        with self.meter.stage("segment"):
+            return scores, self.segmenter.segment(rollout) if self.method.needs_units else None
 
     def _stream(self, purpose: str, update: int) -> torch.Generator:
         return generator(self.seed, purpose, update, device=self.device)

@@ -34,7 +34,7 @@ from tests.models.tiny import sequence_model
 from tests.smoke_scale import CONF, REPOSITORY, composed
 
 OPTIONS = sorted({(file.parent.name, file.stem) for file in CONF.glob("*/*.yaml")} - {("ppo", "base")})
-EXPERIMENT_RUNS = {"table1": 25}
+EXPERIMENT_RUNS = {"table1": 25, "lengths": 9}
 """Runs of each experiment file with nothing narrowed: table1 is 5 methods x 5 seeds of one task."""
 
 RUN_TIME: dict[str, Any] = {

@@ -59,7 +59,8 @@ def setting(record: RunRecord, key: str) -> Any:
     return value
 
 
-def _settings(record: RunRecord) -> dict[str, Any]:
+def settings(record: RunRecord) -> dict[str, Any]:
+    """The settings of a run by flat names, without the seed and what does not change its numbers."""
     config = {key: value for key, value in record.manifest["config"].items() if key not in _NOT_SETTINGS}
     flat = {key: value for key, value in _flat(config).items() if key != _NOT_SHARED}
     return flat | {key: setting(record, key) for key in ("scale", "model_seed", *READ_BY)}
@@ -82,7 +83,7 @@ def _differences(first: dict[str, Any], second: dict[str, Any]) -> str:
 
 def _refuse_mix(first: RunRecord, second: RunRecord) -> None:
     """Raise if two runs of one method and task differ in their settings."""
-    one, other = _settings(first), _settings(second)
+    one, other = settings(first), settings(second)
     if one == other:
         return
     flags = [

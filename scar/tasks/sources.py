@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,41 @@ class PackageSource:
         return Path(spec.submodule_search_locations[0]) / self.member
 
 
+def load_split(path: str, split: str, columns: Sequence[str], *, data_dir: str | None = None) -> pd.DataFrame:
+    """The `columns` of one split of a hub data set.
+
+    `path` is a hub name, or a folder with `<split>*.parquet` or `<split>*.jsonl.gz` in the same schema (below `data_dir`
+    if one is given). FileNotFoundError says how to fetch what is not there; ValueError names missing columns.
+    """
+    from datasets import load_dataset
+
+    folder = Path(path) / (data_dir or "")
+    try:
+        if Path(path).is_dir():
+            kind, files = _local_files(folder, split)
+            rows = load_dataset(kind, data_files={split: files}, split=split)
+        else:
+            rows = load_dataset(path, data_dir=data_dir, split=split)
+    except OSError as error:  # ConnectionError and the hub's own errors are OSErrors
+        raise FileNotFoundError(
+            f"the data set {path} is neither a local folder nor in the local cache, and the hub cannot be reached "
+            f"({type(error).__name__}); fetch it once with a network: `hf download --repo-type dataset {path}`"
+        ) from error
+    if set(columns) - set(rows.column_names):
+        raise ValueError(f"{path} has the columns {rows.column_names}; it needs {' and '.join(columns)}")
+    return rows.select_columns(list(columns)).to_pandas()
+
+
+def _local_files(folder: Path, split: str) -> tuple[str, list[str]]:
+    for kind, pattern in (("parquet", f"{split}*.parquet"), ("json", f"{split}*.jsonl.gz")):
+        if found := sorted(str(path) for path in folder.glob(pattern)):
+            return kind, found
+    raise ValueError(f"the folder {folder} has no {split}*.parquet and no {split}*.jsonl.gz")
+
+
 @dataclass(frozen=True)
 class HubSource:
-    """A hub data set with the columns text and label and the splits train and test (`stanfordnlp/imdb`).
-
-    `path` is a hub name, or a folder with `train*.parquet` and `test*.parquet` in the same schema.
-    """
+    """A hub data set with the columns text and label and the splits train and test (`stanfordnlp/imdb`)."""
 
     path: str
     origin: str = "imdb"
@@ -80,27 +110,9 @@ class HubSource:
 
     def load(self) -> pd.DataFrame:
         """Load both splits; a clear error when the hub cannot be reached."""
-        return pd.concat([self._split(split) for split in ("train", "test")], ignore_index=True)[COLUMNS]
+        splits = [self._split(split) for split in ("train", "test")]
+        return pd.concat(splits, ignore_index=True)[COLUMNS]
 
     def _split(self, split: str) -> pd.DataFrame:
-        from datasets import load_dataset
-
-        try:
-            if Path(self.path).is_dir():
-                if not any(Path(self.path).glob(f"{split}*.parquet")):
-                    raise ValueError(
-                        f"the folder {self.path} has no {split}*.parquet; it needs train*.parquet and test*.parquet"
-                    )
-                rows = load_dataset("parquet", data_files={split: f"{self.path}/{split}*.parquet"}, split=split)
-            else:
-                rows = load_dataset(self.path, split=split)
-        except OSError as error:  # ConnectionError and the hub's own errors are OSErrors
-            raise FileNotFoundError(
-                f"the data set {self.path} is neither a local folder nor in the local cache, and the hub cannot be reached "
-                f"({type(error).__name__}); fetch it once with a network: `hf download --repo-type dataset {self.path}`"
-            ) from error
-        missing = {"text", "label"} - set(rows.column_names)
-        if missing:
-            raise ValueError(f"{self.path} has the columns {rows.column_names}; it needs text and label")
-        frame = rows.select_columns(["text", "label"]).to_pandas()
+        frame = load_split(self.path, split, ["text", "label"])
         return frame.assign(origin=self.origin, official_split=split)

@@ -1,0 +1,236 @@
+"""Units of words, constituents and sentences: partition, bounds and independence on any text; by hand on some."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hydra.utils import instantiate
+from nltk.tree import Tree
+from omegaconf import OmegaConf
+
+from scar.attribution.hierarchies import coalition_count
+from scar.interfaces import Segmenter
+from scar.segmentation.chunks import ChunkParser
+from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter
+from scar.types import Rollout, Units
+from tests.builders import property_test, rollout_of
+from tests.segmentation.samples import (
+    IDS,
+    REAL,
+    FunctionParser,
+    byte_tokenizer,
+    encode,
+    left_branching,
+    right_branching,
+)
+from tests.segmentation.test_segmenters import check_units
+
+CHUNKS = ChunkParser()
+
+
+def chunk_tree(words: Sequence[str]) -> Tree:
+    return CHUNKS.parse([words])[0]
+
+
+def sometimes_bad(words: Sequence[str]) -> Any:
+    if len(words) % 3 == 0:
+        return None
+    return Tree("S", [*words, "more"]) if len(words) % 3 == 1 else chunk_tree(words)
+
+
+def span_segmenter(parse: Callable[[Sequence[str]], Any] = chunk_tree, **settings: Any) -> SpanSegmenter:
+    return SpanSegmenter(tokenizer=byte_tokenizer(), parser=FunctionParser(parse), **settings)
+
+
+SEGMENTERS: dict[str, Callable[[], Segmenter]] = {
+    "word": lambda: TokenSegmenter(tokenizer=byte_tokenizer(), merge_subwords=True),
+    "sentence": lambda: SentenceSegmenter(tokenizer=byte_tokenizer()),
+    "two sentences": lambda: SentenceSegmenter(tokenizer=byte_tokenizer(), max_units=2),
+    "chunks": span_segmenter,
+    "right": functools.partial(span_segmenter, right_branching, max_words=1),
+    "left": functools.partial(span_segmenter, left_branching, max_words=2, max_units=5, max_coalitions=20),
+    "bad": functools.partial(span_segmenter, sometimes_bad),
+}
+LIMITS = {"sentence": (12, 108), "two sentences": (2, 4), "chunks": (12, 256), "right": (12, 256), "left": (5, 20), "bad": (12, 256)}  # fmt: skip
+
+RESPONSES = st.lists(
+    st.tuples(IDS, st.booleans()).filter(lambda response: response[0] or response[1]), min_size=1, max_size=3
+)
+
+
+def texts_of(units: Units, rollout: Rollout, row: int = 0) -> list[str]:
+    """The text of each unit."""
+    ids, index = rollout.response_ids[row], units.unit_index[row]
+    return [byte_tokenizer().decode(ids[index == unit].tolist()) for unit in range(int(units.count[row]))]
+
+
+def segment(segmenter: Segmenter, text: str) -> tuple[list[str], Units]:
+    rollout = rollout_of([encode(text)], [True])
+    units = segmenter.segment(rollout)
+    check_units(units, rollout)
+    return texts_of(units, rollout), units
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+@property_test
+@given(responses=RESPONSES, padding=st.integers(0, 2))
+def test_units_partition_every_response_within_bounds(
+    name: str, responses: list[tuple[list[int], bool]], padding: int
+) -> None:
+    rollout = rollout_of([ids for ids, _ in responses], [done for _, done in responses], response_padding=padding)
+    segmenter = SEGMENTERS[name]()
+    units = segmenter.segment(rollout)
+    check_units(units, rollout)
+    for (ids, _), count, hierarchy in zip(responses, units.count.tolist(), units.hierarchies, strict=True):
+        assert (count > 0) == bool(ids)
+        if not byte_tokenizer().decode(ids).strip():
+            assert count <= 1
+        if name in LIMITS:
+            assert count <= LIMITS[name][0]
+            assert coalition_count(hierarchy) <= LIMITS[name][1]
+    # The rest of the batch, and padding, change nothing.
+    for row, (ids, done) in enumerate(responses):
+        alone = segmenter.segment(rollout_of([ids], [done]))
+        count = int(alone.count[0])
+        assert alone.unit_index[0].tolist() == units.unit_index[row, : alone.unit_index.shape[1]].tolist()
+        assert alone.end_step[0].tolist() == units.end_step[row, :count].tolist()
+        assert alone.hierarchies[0].tolist() == units.hierarchies[row].tolist()
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+@pytest.mark.parametrize("text", [text for text in REAL if text])
+def test_real_texts_in_pieces_of_whole_words(name: str, text: str) -> None:
+    pieces, _ = segment(SEGMENTERS[name](), text)
+    assert "".join(pieces) == text
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_a_batch_of_nothing_but_eos_has_no_units(name: str) -> None:
+    rollout = rollout_of([[], []], [True, True], response_padding=1)
+    units = SEGMENTERS[name]().segment(rollout)
+    check_units(units, rollout)
+    assert units.count.tolist() == [0, 0]
+
+
+def test_words_are_players_by_hand() -> None:
+    pieces, units = segment(SEGMENTERS["word"](), "Dr. Smith didn't, caf\u00e9 \U0001f600!\nNo")
+    assert pieces == ["Dr.", " Smith", " did", "n't", ",", " caf\u00e9", " \U0001f600", "!\n", "No"]
+    # Words (1 2), (5 6) of a clause, "did" and "n't" together, and a sentence each before and behind the line end.
+    assert units.count.tolist() == [9]
+
+
+def test_word_pieces_are_one_player() -> None:
+    rollout = rollout_of([encode("zqx zqx")], [False])
+    one = TokenSegmenter(tokenizer=byte_tokenizer()).segment(rollout)
+    merged = TokenSegmenter(tokenizer=byte_tokenizer(), merge_subwords=True).segment(rollout)
+    assert int(one.count[0]) > 2
+    assert texts_of(merged, rollout) == ["zqx", " zqx"]
+
+
+def test_sentences_are_players_by_hand() -> None:
+    pieces, units = segment(SEGMENTERS["sentence"](), "Dr. No left. He won!\n\nDid he? Not yet; 3.5 km and")
+    assert pieces == ["Dr. No left.", " He won!\n\n", "Did he?", " Not yet; 3.5 km and"]
+    assert units.hierarchies[0].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert units.diagnostics == {}
+
+
+def test_a_hundred_sentences_share_units() -> None:
+    pieces, units = segment(SEGMENTERS["sentence"](), "No. " * 100)
+    assert len(pieces) == 12
+    assert coalition_count(units.hierarchies[0]) == 108
+    assert {piece.count("No") for piece in pieces} <= {6, 7, 12, 13}  # 100 halved three or four times
+
+
+FILM = "I love this movie because the acting was really superb. Watch it (now)!"
+FILM_TREES = {
+    11: "(S (NP (PRP I)) (VP (VBP love) (NP (DT this) (NN movie)) (SBAR (IN because) (S (NP (DT the) (NN acting))"
+    " (VP (VBD was) (ADJP (RB really) (JJ superb)))))) (. .))",
+    6: "(S (VP (VB Watch) (NP (PRP it))) (PRN (-LRB- -LRB-) (RB now) (-RRB- -RRB-)) (. !))",
+}
+
+
+def test_constituents_are_players_by_hand() -> None:
+    segmenter = span_segmenter(lambda words: Tree.fromstring(FILM_TREES[len(words)]))
+    pieces, units = segment(segmenter, FILM)
+    assert pieces == ["I love this movie because", " the acting", " was really superb.", " Watch it", " (now)!"]
+    # First sentence (0 (1 2)), second (3 4).
+    assert units.hierarchies[0].tolist() == [[1, 2], [0, 5], [3, 4], [6, 7]]
+    assert units.diagnostics == {"scar/parse_fallback_frac": 0.0}
+
+
+def test_all_sentences_of_a_batch_are_one_call() -> None:
+    parser = FunctionParser(chunk_tree)
+    segmenter = SpanSegmenter(tokenizer=byte_tokenizer(), parser=parser)
+    rollout = rollout_of([encode("It is. He didn't"), [], encode(" \n"), encode("Yes")], [True, True, True, False])
+    units = segmenter.segment(rollout)
+    check_units(units, rollout)
+    assert parser.batches == [[["It", "is", "."], ["He", "did", "n't"], ["Yes"]]]
+    assert units.count.tolist() == [2, 0, 1, 1]
+
+
+@pytest.mark.parametrize("bad", [None, Tree("S", ["one"])])
+def test_the_share_of_sentences_without_a_tree_is_told(bad: Any) -> None:
+    segmenter = span_segmenter(lambda words: bad if len(words) == 6 else Tree.fromstring(FILM_TREES[len(words)]))
+    pieces, units = segment(segmenter, FILM)
+    assert units.diagnostics == {"scar/parse_fallback_frac": 0.5}
+    assert pieces == ["I love this movie because", " the acting", " was really superb.", " Watch it", " (now)!"]
+
+
+def test_a_batch_without_sentences_has_no_fallbacks() -> None:
+    rollout = rollout_of([[], encode("  \n")], [True, False])
+    units = span_segmenter(lambda words: None).segment(rollout)
+    assert units.diagnostics == {"scar/parse_fallback_frac": 0.0}
+    assert units.count.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("branching", [right_branching, left_branching])
+def test_lopsided_trees_stay_affordable(branching: Any) -> None:
+    text = " ".join(f"the word{k}" for k in range(40))
+
+    def pairs(words: Sequence[str]) -> Any:
+        return branching([list(words[k : k + 2]) for k in range(0, len(words), 2)])
+
+    pieces, units = segment(span_segmenter(pairs), text)
+    assert len(pieces) == 12
+    assert coalition_count(units.hierarchies[0]) == 184  # 1 + 11 mid-split
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_words": 0}, "max_words=0"),
+        ({"max_units": 1}, "max_units=1"),
+        ({"max_coalitions": 100}, "max_coalitions=100"),
+        ({"timeout_seconds": 0}, "timeout_seconds=0"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        span_segmenter(**settings)
+    if "max_units" in settings:
+        with pytest.raises(ValueError, match=message):
+            SentenceSegmenter(tokenizer=byte_tokenizer(), **settings)
+
+
+def test_units_are_made_on_the_cpu_from_any_mask() -> None:
+    _, units = segment(SEGMENTERS["chunks"](), "It was so good, and I liked it.")
+    assert units.unit_index.dtype == units.end_step.dtype == units.count.dtype == torch.int64
+
+
+def test_parsers_are_named_in_the_configuration() -> None:
+    node = OmegaConf.create(
+        {
+            "_target_": "scar.segmentation.segmenters.SpanSegmenter",
+            "parser": {"_target_": "scar.segmentation.chunks.ChunkParser", "max_words": 3},
+            "max_units": 6,
+        }
+    )
+    segmenter = instantiate(node, _partial_=True)(tokenizer=byte_tokenizer())
+    pieces, _ = segment(segmenter, "one two three four five")
+    assert pieces == ["one two three four five"]

@@ -1,0 +1,217 @@
+"""The span cut and its hierarchy: by hand, and within the bounds whatever the tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nltk.tree import Tree
+
+from scar.attribution.hierarchies import coalition_count
+from scar.segmentation.trees import Cut, bounded_hierarchy, check_bounds, cut_tree, join_cuts, word_count
+from scar.segmentation.units import balanced_hierarchy, hierarchy_of
+from tests.builders import check_hierarchy, property_test
+from tests.segmentation.samples import left_branching, right_branching
+
+BOUNDS = {"max_units": 12, "max_coalitions": 256}
+
+
+def cut(brackets: str, *, max_words: int = 4, max_depth: int = 12) -> Cut:
+    return cut_tree(Tree.fromstring(brackets), max_words=max_words, max_depth=max_depth)
+
+
+def words(count: int) -> list[str]:
+    return [f"w{k}" for k in range(count)]
+
+
+@st.composite
+def random_trees(draw: st.DrawFn) -> Any:
+    """Nested lists over 1 to 200 words: nodes of any width, nodes with one child, nodes without a word."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    lean = draw(st.sampled_from([0.0, 0.5, 0.95]))
+
+    def grow(count: int) -> Any:
+        if count == 1:
+            return "w" if rng.random() < 0.5 else [["w"], []]
+        arity = int(rng.integers(2, min(count, 6) + 1))
+        cuts = np.sort(rng.choice(np.arange(1, count), arity - 1, replace=False))
+        if rng.random() < lean:
+            cuts = np.array([1])
+        sizes = np.diff([0, *cuts, count])
+        node = [grow(int(size)) for size in sizes]
+        return [node] if rng.random() < 0.2 else node
+
+    return grow(draw(st.integers(1, 200)))
+
+
+def leaves_of(tree: Any) -> list[int]:
+    return [tree] if isinstance(tree, int) else [leaf for child in tree for leaf in leaves_of(child)]
+
+
+# The cut.
+
+
+def test_the_cut_by_hand() -> None:
+    found = cut(
+        "(S (NP (PRP I)) (VP (VBP love) (NP (DT this) (NN movie)) (SBAR (IN because) (S (NP (DT the) (NN acting))"
+        " (VP (VBD was) (ADJP (RB really) (JJ superb)))))) (. .))"
+    )
+    # I love | this movie because | the acting | was really superb .  -- players: NP, NP, VP; single words go with the one
+    # before, and "I love" has none, so with the one behind.
+    assert found == Cut([0, 5, 7], [0, [1, 2]])
+    assert hierarchy_of(found.tree).tolist() == [[1, 2], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("brackets", "starts", "tree"),
+    [
+        ("(S (NP a) (VP b (NP c d)))", [0], 0),  # up to four words
+        ("(X a)", [0], 0),
+        ("(S (A a) (B b) (C c) (D d) (E e) (F f) (G g))", [0], 0),  # pre-terminals only
+        ("(S a b c d e f)", [0], 0),  # or no pre-terminals at all
+        ("(S (NP (DT a)) (VP (VB b)) (X (Y (Z c))) (W d) (V e))", [0], 0),  # chains down to a word count as one
+        ("(S (NP a b) (VP c (NP d e)))", [0, 2], [0, 1]),
+        ("(S (NP a b) (, c) (VP d e))", [0, 3], [0, 1]),  # the mark goes with the one before
+        ("(S (`` a) (X b) (NP c d) (VP e f))", [0, 4], [0, 1]),  # leading words go with the one behind
+        ("(ROOT (S (S (X (NP a b) (VP c d e)))))", [0, 2], [0, 1]),  # chains of nodes fall away
+        ("(S (NP (X a b) (Y c d) (P e)) (Q f) (VP g h))", [0, 2, 6], [[0, 1], 2]),
+    ],
+)
+def test_more_cuts_by_hand(brackets: str, starts: list[int], tree: Any) -> None:
+    assert cut(brackets) == Cut(starts, tree)
+
+
+def test_settings_of_the_cut_by_hand() -> None:
+    right = "(S a (S b (S c (S d (S e (S f g))))))"
+    assert cut(right, max_words=2) == Cut([0], 0)  # single words all the way to (f g)
+    deep = "(S (X a b) (S (X c d) (S (X e f) (X g h))))"
+    assert cut(deep, max_words=2) == Cut([0, 2, 4, 6], [0, [1, [2, 3]]])
+    assert cut(deep, max_words=3) == Cut([0, 2, 4, 6], [0, [1, [2, 3]]])
+    assert cut(deep) == Cut([0, 2, 4], [0, [1, 2]])
+    assert cut(deep, max_words=2, max_depth=1) == Cut([0, 2], [0, 1])
+
+
+def test_words_are_counted_not_read() -> None:
+    assert word_count(Tree("S", [Tree("-LRB-", ["-LRB-"]), Tree("NN", ["("]), Tree("X", [])])) == 2
+    assert word_count(Tree("S", [])) == 0
+    assert word_count("word") == 1
+    assert word_count([("tagged", "NN"), ["a", "b"]]) == 3
+
+
+def test_depth_is_no_problem() -> None:
+    tree: Any = ["w"]
+    for _ in range(20_000):
+        tree = [tree, "w"]
+    assert word_count(tree) == 20_001
+    assert len(cut_tree(tree, max_words=4, max_depth=12).starts) == 1
+
+
+@property_test
+@given(tree=random_trees(), max_words=st.integers(1, 6))
+def test_cuts_number_players_from_left_to_right(tree: Any, max_words: int) -> None:
+    found = cut_tree(tree, max_words=max_words, max_depth=12)
+    assert found.starts[0] == 0
+    assert found.starts == sorted(set(found.starts))
+    assert found.starts[-1] < word_count(tree)
+    assert leaves_of(found.tree) == list(range(len(found.starts)))
+
+
+def test_joined_sentences_by_hand() -> None:
+    joined = join_cuts([Cut([0, 2], [0, 1]), Cut([0], 0), Cut([0, 1, 5], [[0, 1], 2])])
+    assert joined == [[0, 1], 2, [[3, 4], 5]]
+    # (0 1) = 6, with 2 = 7; (3 4) = 8, with 5 = 9; both halves.
+    assert hierarchy_of(joined).tolist() == [[0, 1], [6, 2], [3, 4], [8, 5], [7, 9]]
+
+
+# The bounds.
+
+
+def right_chain(count: int) -> Any:
+    return 0 if count == 1 else _right(list(range(count)))
+
+
+def _right(leaves: list[int]) -> Any:
+    return leaves[0] if len(leaves) == 1 else [leaves[0], _right(leaves[1:])]
+
+
+def test_too_many_units_by_hand() -> None:
+    # ((0 1) (2 (3 4))): the deepest pair is (3 4), then of (0 1) and (2 34) the left one.
+    tree = [[0, 1], [2, [3, 4]]]
+    four = bounded_hierarchy(tree, max_units=4, max_coalitions=256)
+    assert four.group.tolist() == [0, 1, 2, 3, 3]
+    assert four.hierarchy.tolist() == [[0, 1], [2, 3], [4, 5]]
+    three = bounded_hierarchy(tree, max_units=3, max_coalitions=256)
+    assert three.group.tolist() == [0, 0, 1, 2, 2]
+    assert three.hierarchy.tolist() == [[1, 2], [0, 3]]
+
+
+def test_too_dear_trees_by_hand() -> None:
+    # A right-branching tree of 12 units costs 2^12 = 4096. Flattened from below as far as 1 + 11 mid-split it costs
+    # 2 * 92 = 184, one step earlier, 1 + (1 + 10), 4 * 76 = 304.
+    assert coalition_count(hierarchy_of(right_chain(12))) == 4096
+    fitted = bounded_hierarchy(right_chain(12), **BOUNDS)
+    assert fitted.hierarchy.tolist() == hierarchy_of([0, list(range(1, 12))]).tolist()
+    assert coalition_count(fitted.hierarchy) == 184
+    looser = bounded_hierarchy(right_chain(12), max_units=12, max_coalitions=304)
+    assert looser.hierarchy.tolist() == hierarchy_of([0, [1, list(range(2, 12))]]).tolist()
+    tightest = bounded_hierarchy(right_chain(12), max_units=12, max_coalitions=108)
+    assert tightest.hierarchy.tolist() == balanced_hierarchy(12).tolist()
+
+
+def test_what_fits_is_kept() -> None:
+    tree = [[0, 1], [2, [3, [4, 5]]], 6]
+    fitted = bounded_hierarchy(tree, **BOUNDS)
+    assert fitted.hierarchy.tolist() == hierarchy_of(tree).tolist()
+    assert fitted.group.tolist() == list(range(7))
+
+
+@property_test
+@given(
+    tree=st.one_of(
+        random_trees(),
+        st.tuples(st.integers(1, 200), st.sampled_from([right_branching, left_branching])).map(
+            lambda t: t[1](words(t[0]))
+        ),
+    ),
+    max_words=st.integers(1, 4),
+    max_units=st.integers(2, 12),
+    slack=st.integers(0, 200),
+)
+def test_hierarchies_are_valid_and_within_bounds(tree: Any, max_words: int, max_units: int, slack: int) -> None:
+    max_coalitions = coalition_count(balanced_hierarchy(max_units)) + slack
+    found = cut_tree(tree, max_words=max_words, max_depth=max_units)
+    bounded = bounded_hierarchy(found.tree, max_units=max_units, max_coalitions=max_coalitions)
+    count = len(bounded.hierarchy) + 1
+    check_hierarchy(bounded.hierarchy, count)
+    assert count == min(len(found.starts), max_units)
+    assert coalition_count(bounded.hierarchy) <= max_coalitions
+    groups = bounded.group.tolist()
+    assert groups == sorted(groups)  # contiguous
+    assert sorted(set(groups)) == list(range(count))
+    if count == len(found.starts) and coalition_count(hierarchy_of(found.tree)) <= max_coalitions:
+        assert bounded.hierarchy.tolist() == hierarchy_of(found.tree).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12, 13, 60, 200])
+@pytest.mark.parametrize("lopsided", [right_branching, left_branching])
+def test_lopsided_trees_of_long_sentences(lopsided: Any, count: int) -> None:
+    """With pairs of words at every step, so that every branching is a player."""
+    tree = lopsided([[f"a{k}", f"b{k}"] for k in range(count)])
+    found = cut_tree(tree, max_words=2, max_depth=12)
+    assert word_count(tree) == 2 * count
+    bounded = bounded_hierarchy(found.tree, **BOUNDS)
+    assert len(bounded.hierarchy) + 1 == min(count, 12)
+    assert coalition_count(bounded.hierarchy) <= 256
+
+
+def test_bounds_that_no_tree_fits() -> None:
+    check_bounds(max_units=12, max_coalitions=108)
+    with pytest.raises(ValueError, match="max_coalitions=107; max_units=12 units take 108"):
+        check_bounds(max_units=12, max_coalitions=107)
+    with pytest.raises(ValueError, match="max_units=1; allowed: 2"):
+        check_bounds(max_units=1, max_coalitions=256)
+    with pytest.raises(ValueError, match="max_coalitions=100"):
+        bounded_hierarchy(right_chain(12), max_units=12, max_coalitions=100)
