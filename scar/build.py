@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from scar.attribution.backends import ScorerReport, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, ScoringConfig, check_alpha, require
+from scar.construct import build_settings, construct, plain
 from scar.evaluation.reward_eval import evaluate_policy
 from scar.interfaces import CoalitionScorer, Tracker
 from scar.models import loading
@@ -22,44 +23,13 @@ from scar.models.reading import RewardReader, same_tokenizer
 from scar.models.reward import SequenceRewardModel
 from scar.ppo.kl_control import KLController
 from scar.ppo.updater import PPOUpdater
-from scar.prepare import LocalModels
+from scar.recipes.store import LocalModels
 from scar.rollout import Sampler
 from scar.scoring import ResponseScoring
 from scar.seeding import generator
 from scar.tasks.prompts import PromptBatches
 from scar.tracking.metering import Meter
 from scar.trainer import Trainer
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """A config node as resolved plain Python."""
-    return OmegaConf.to_container(cfg, resolve=True)
-
-
-def construct(node: DictConfig, **runtime: Any) -> Any:
-    """Call a node's `_target_` with its values and run-time objects (`instantiate` alone would turn a dataclass passed to
-    it into a config). A ValueError names a key that the target does not take."""
-    _refuse_unknown(
-        get_object(node._target_),
-        [key for key in node if key != "_target_"],
-        node._get_full_key("").rstrip("."),
-        runtime,
-    )
-    return instantiate(node, _partial_=True, _convert_="all")(**runtime)
-
-
-def _refuse_unknown(build: Callable[..., Any], keys: Iterable[Any], group: str, runtime: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(build).parameters.values()
-    allowed = [p.name for p in parameters if p.name not in runtime and p.kind != inspect.Parameter.VAR_KEYWORD]
-    unknown = [f"{group}.{key}" for key in keys if key not in allowed]
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: no such setting; allowed in {group}: {', '.join(allowed) or 'none'}")
-
-
-def build_settings(build: Callable[..., Any], node: DictConfig, group: str, **runtime: Any) -> Any:
-    """Call `build` with a node's values and run-time objects; a ValueError names a key that it does not take."""
-    _refuse_unknown(build, node, group, runtime)
-    return build(**plain(node), **runtime)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -99,7 +69,8 @@ def local_models(cfg: DictConfig, task: Any, device: torch.device) -> LocalModel
     if cfg.models.source != "scratch":
         raise ValueError(f"models={cfg.models.source}: these are checkpoints by name, there is nothing to train here")
     cache = loading.ModelCache(Path(cfg.paths.cache))
-    return LocalModels(plain(cfg.models), task, cache, seed=cfg.model_seed, device=device)
+    settings = {key: value for key, value in plain(cfg.models).items() if key not in ("source", "build")}
+    return construct(cfg.models.build, settings=settings, task=task, cache=cache, seed=cfg.model_seed, device=device)
 
 
 def check_settings(cfg: DictConfig) -> PPOConfig:

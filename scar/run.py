@@ -12,9 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from scar.build import Run, build_task, check_settings, construct, local_models, plain, setup_process
+from scar.build import Run, build_task, check_settings, local_models, setup_process
 from scar.config import PPOConfig, fingerprint
-from scar.prepare import RECIPE, StartProgress
+from scar.construct import construct, plain
+from scar.recipes.store import RECIPE, StartProgress
 from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import SCHEMA_VERSION, RunWriter
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
@@ -123,11 +124,11 @@ def _write_results(
 
 
 def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any]:
-    """Train the model `kind` ("policy" or "reward") unless it is cached; returns its report with its `folder` and `cached`."""
+    """Train the model `kind` ("policy" or "reward") and those before it that it rests on, unless they are cached; returns
+    its report with its `folder` and `cached`."""
     device = setup_process(cfg)
     models = local_models(cfg, build_task(cfg), device)
     cached = models.has(kind)
     if not cached:
-        train = {"policy": models.train_policy, "reward": models.train_reward}[kind]
-        train(start_progress)
+        models.train(kind, start_progress)
     return models.report(kind) | {"folder": str(models.folder(kind)), "cached": cached}

@@ -54,14 +54,14 @@ LAYERS = {
         "checkpoint",
         "trainer",
     ),
-    4: ("build", "prepare", "run", "cli", "bench"),
+    4: ("construct", "build", "recipes", "run", "cli", "bench"),
 }
 """The first names that fit decide, longest first: "segmentation.units" before "segmentation"."""
 REPORT = "report"
 PURE = {"torch", "numpy"}
 REPORT_MAY_USE = {"types", "tracking.records", REPORT}
 ONE_MODULE_ONLY = ("wandb", "datasets", "shap", "spacy", "stanza", "peft", "deepspeed")
-HYDRA_USERS = {"build", "run", "cli", "bench.estimators"}
+HYDRA_USERS = {"construct", "build", "run", "cli", "bench.estimators"}
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def test_imports_go_down_only(name: str) -> None:
         ("report.tables", "build", True),
         ("report.tables", "tracking.records", False),
         ("report.tables", "tracking.trackers", True),
-        ("run", "prepare", False),
+        ("run", "recipes.store", False),
     ],
 )
 def test_the_rule_itself(name: str, imported: str, wrong: bool) -> None:

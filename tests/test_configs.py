@@ -20,12 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from scar.attribution.backends import BACKENDS, DTYPES, make_scorer
 from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
 from scar.attribution.shap_backend import ShapEstimator
-from scar.build import build_settings, construct
+from scar.construct import build_settings, construct
 from scar.cli import sweep_size
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
 from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
 from scar.models.reward import SequenceRewardModel
-from scar.prepare import LocalModels
+from scar.recipes.store import LocalModels
 from scar.run import run_folder, run_identity
 from scar.supervised import RewardAugmentation, TrainingConfig
 from scar.tasks.prompts import FirstTokens
@@ -46,6 +46,11 @@ RUN_TIME: dict[str, Any] = {
     "folder": Path("unused"),
     "name": "seed1-f00d",
     "config": {},
+    "cache": Path("unused"),
+    "settings": {},
+    "task": None,
+    "seed": 1,
+    "device": torch.device("cpu"),
 }
 """Stand-ins for what scar/build.py passes to constructors beside their config."""
 

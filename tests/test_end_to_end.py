@@ -334,14 +334,14 @@ def test_wandb_files_lie_in_the_finished_run_folder(smoke: SmokeScale, tmp_path:
 
 
 def test_models_are_trained_once(smoke: SmokeScale, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scar import prepare
+    from scar.recipes import sentiment
     from scar.run import prepare_model
 
     def trained_again(*arguments: Any, **options: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(prepare, "train_language_model", trained_again)
-    monkeypatch.setattr(prepare, "train_reward_model", trained_again)
+    monkeypatch.setattr(sentiment, "train_language_model", trained_again)
+    monkeypatch.setattr(sentiment, "train_reward_model", trained_again)
     for kind in ("policy", "reward"):
         report = prepare_model(smoke.config(), kind, start_progress=lambda title: lambda *progress: None)
         assert report["folder"] == smoke.reports[kind]["folder"]

@@ -188,7 +188,8 @@ def _clause(sentence: _Sentence, row: _Row, *, verbal: bool) -> Iterator[Layer]:
     inverted = row.find(SUBJECTS, row.head + 1, row.split)
     inside = max([row.start, opening, *(k + 1 for k in subjects)])
     auxiliaries = row.find(AUXILIARIES, inside, row.head)
-    level = CLAUSE if inverted else max((_level(sentence, i) for i in row.conjuncts), default=0)
+    levels = [CLAUSE if inverted else _level(sentence, i) for i in row.conjuncts]
+    level = max(levels, default=0)
     low = row.head if verbal else max([inside, *(k + 1 for k in auxiliaries)])
     high = inverted[0] if inverted else row.split
     yield "VP", low, high

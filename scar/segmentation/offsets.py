@@ -15,7 +15,7 @@ def token_offsets(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, list[t
     """The text of `ids`, which is `tokenizer.decode(ids)`, and the character range [start, end) of each token in it.
 
     Ranges are ascending, adjacent and cover the text. A character belongs to the token that completes it; the tokens
-    before, which complete none, have an empty range. Bytes that never become a character (U+FFFD in the text, inside or
+    before, which complete none but perhaps the space in front of it, have an empty range. Bytes that never become a character (U+FFFD in the text, inside or
     at the end) belong to the last token that decodes to nothing else.
     """
     if not ids:
@@ -63,8 +63,10 @@ def _agreement(left: str, right: str) -> int:
 def _ends(steps: list[tuple[int, int]], text: str) -> list[int]:
     """The end of each token's range."""
     ends, reached = [], 0
-    for _, agreed in steps:
-        reached = min(max(reached, agreed), len(text))
+    for length, agreed in steps:
+        fresh = text[reached : max(reached, agreed)]
+        if agreed == length or not fresh.isspace():  # else a space and the first bytes of the character behind it
+            reached += len(fresh)
         ends.append(reached)
     ends[-1] = len(text)
     for k in range(len(ends) - 2, -1, -1):

@@ -25,6 +25,10 @@ OPENERS = frozenset(["(", "[", "{", "$", "#", "\u00a3", "\u20ac", "\u201c", "\u2
 CLOSERS = frozenset([*")]},.:;?!%'", "...", "\u2026", "\u201d", "n't", "'s", "'m", "'d", "'re", "'ve", "'ll"])
 
 
+UNUSED = ["ner", "lemmatizer", "senter", "attribute_ruler"]
+"""Parts of the model that change no tree (on all of the Penn sample)."""
+
+
 class SpacyParser:
     """A dependency parse by spaCy, turned into constituents by `constituency_tree`.
 
@@ -52,7 +56,7 @@ class SpacyParser:
             try:
                 import spacy
 
-                self._pipeline = spacy.load(self._model, exclude=["ner", "lemmatizer", "senter"])
+                self._pipeline = spacy.load(self._model, exclude=UNUSED)
             except (ImportError, OSError) as error:
                 raise self._missing() from error
 
@@ -179,7 +183,10 @@ def nltk_tree(tree: Any, words: Sequence[str]) -> Tree | None:
     leaves = iter(words)
 
     def converted(node: Any) -> Any:
-        return next(leaves) if node.is_leaf() else Tree(node.label, [converted(child) for child in node.children])
+        # Without a tagger stanza's pre-terminals have no label.
+        return (
+            next(leaves) if node.is_leaf() else Tree(node.label or "X", [converted(child) for child in node.children])
+        )
 
     if tree is None or len(tree.leaf_labels()) != len(words):
         return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scar.attribution.hierarchies import Coarsening, coalition_count, coarsen
+from scar.attribution.hierarchies import Coarsening, coalition_count, coarsen, node_depths
 from scar.segmentation.units import Nested, balanced_hierarchy, hierarchy_of
 
 
@@ -140,12 +140,13 @@ def check_bounds(*, max_units: int, max_coalitions: int) -> None:
 
 
 def _merged(hierarchy: np.ndarray, max_units: int) -> Coarsening:
-    """Sibling leaves merged, one pair after the other (`coarsen`), until there are no more than `max_units` groups."""
-    group = np.arange(len(hierarchy) + 1)
-    while len(hierarchy) + 1 > max_units:
-        step = coarsen(hierarchy, coalition_count(hierarchy) - 1)  # the least that a budget can ask for: one pair
-        group, hierarchy = step.group[group], step.hierarchy
-    return Coarsening(group, hierarchy)
+    """Sibling leaves merged, the deepest pair first, until there are no more than `max_units` groups."""
+    count = len(hierarchy) + 1
+    if count <= max_units:
+        return Coarsening(np.arange(count), hierarchy)
+    depths = sorted(node_depths(hierarchy)[count:].tolist(), reverse=True)
+    saved = sum(2 * 2**depth for depth in depths[: count - max_units])  # what so many merges save, and no fewer do
+    return coarsen(hierarchy, coalition_count(hierarchy) - saved)
 
 
 def _nested(hierarchy: np.ndarray) -> list[Any]:

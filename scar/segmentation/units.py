@@ -189,9 +189,7 @@ def merge_empty_units(units: Units, occupied: torch.Tensor) -> Units:
     index = units.unit_index.cpu().clone()
     hierarchies = []
     for row, (hierarchy, count) in enumerate(zip(units.hierarchies, units.count.tolist(), strict=True)):
-        kept = occupied[row, :count].cpu().clone()
-        if count and not bool(kept.any()):
-            kept[0] = True
+        kept = occupied[row, :count].cpu()
         player = index[row] >= 0
         merged = (kept.long().cumsum(0) - 1).clamp(min=0)
         index[row, player] = merged[index[row, player]]

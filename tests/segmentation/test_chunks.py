@@ -18,10 +18,26 @@ from scar.segmentation.trees import cut_tree
 from tests.builders import property_test
 from tests.segmentation.samples import FunctionParser
 
-WORDS = st.lists(
-    st.one_of(st.sampled_from("the cat that was in ( ) , . \" \u201c \u2019 and is n't 's house $ 5 \ufffd".split()), st.text(min_size=1, max_size=3)),
-    max_size=40,
-)  # fmt: skip
+SPECIAL = [
+    "the",
+    "that",
+    "was",
+    "in",
+    "(",
+    ")",
+    ",",
+    ".",
+    '"',
+    "\u201c",
+    "\u2019",
+    "and",
+    "n't",
+    "'s",
+    "$",
+    "5",
+    "\ufffd",
+]
+WORDS = st.lists(st.one_of(st.sampled_from(SPECIAL), st.text(min_size=1, max_size=3)), max_size=40)
 
 
 def chunked(text: str) -> str:
@@ -33,13 +49,13 @@ def chunked(text: str) -> str:
     "text",
     [
         "the acting | was really good",
-        "I | have been in the | house || and I | liked it",  # a row of function words opens one chunk, of up to four words
+        "I | have been in the | house || and I liked it",  # a row of function words opens one chunk, of up to four words
         "the man | who lives | in the house",
         "one two three four | five six",  # at most four words
         "one two three four , || five",  # and the mark that closes them
-        "well , || she | said : || yes . || No",
-        "it | was good | ( || as I | said ) || so far",
-        "it | costs $ 5 | for one",  # a sign is no mark
+        "well , || she said : || yes . || No",
+        "it | was good | ( as I said ) || so far",
+        "it costs $ 5 | for one",  # a sign is no mark
         "she | 'll come",
         "word",
         ". . .",
@@ -52,7 +68,8 @@ def test_chunks_by_hand(text: str) -> None:
 
 
 def test_the_tree_of_chunks_by_hand() -> None:
-    (tree,) = ChunkParser().parse(["the acting was good , but the plot was thin .".split()])
+    words = "the acting was good , but the plot was thin ."
+    (tree,) = ChunkParser().parse([words.split()])
     assert isinstance(tree, Tree)
     expected = (
         "(S (CL (CH (W the) (W acting)) (CH (W was) (W good) (W ,)))"

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-import torch
+from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
-from hydra.utils import instantiate
 from nltk.tree import Tree
 from omegaconf import OmegaConf
 
@@ -18,11 +17,11 @@ from scar.attribution.hierarchies import coalition_count
 from scar.interfaces import Segmenter
 from scar.segmentation.chunks import ChunkParser
 from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter
+from scar.segmentation.units import hierarchy_of
 from scar.types import Rollout, Units
 from tests.builders import property_test, rollout_of
 from tests.segmentation.samples import (
     IDS,
-    REAL,
     FunctionParser,
     byte_tokenizer,
     encode,
@@ -57,7 +56,8 @@ SEGMENTERS: dict[str, Callable[[], Segmenter]] = {
     "left": functools.partial(span_segmenter, left_branching, max_words=2, max_units=5, max_coalitions=20),
     "bad": functools.partial(span_segmenter, sometimes_bad),
 }
-LIMITS = {"sentence": (12, 108), "two sentences": (2, 4), "chunks": (12, 256), "right": (12, 256), "left": (5, 20), "bad": (12, 256)}  # fmt: skip
+LIMITS = {name: (12, 256) for name in ("chunks", "right", "bad")}
+LIMITS |= {"sentence": (12, 108), "two sentences": (2, 4), "left": (5, 20)}
 
 RESPONSES = st.lists(
     st.tuples(IDS, st.booleans()).filter(lambda response: response[0] or response[1]), min_size=1, max_size=3
@@ -65,9 +65,9 @@ RESPONSES = st.lists(
 
 
 def texts_of(units: Units, rollout: Rollout, row: int = 0) -> list[str]:
-    """The text of each unit."""
+    """The text of each unit, without the spaces around it."""
     ids, index = rollout.response_ids[row], units.unit_index[row]
-    return [byte_tokenizer().decode(ids[index == unit].tolist()) for unit in range(int(units.count[row]))]
+    return [byte_tokenizer().decode(ids[index == unit].tolist()).strip() for unit in range(int(units.count[row]))]
 
 
 def segment(segmenter: Segmenter, text: str) -> tuple[list[str], Units]:
@@ -104,13 +104,6 @@ def test_units_partition_every_response_within_bounds(
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
-@pytest.mark.parametrize("text", [text for text in REAL if text])
-def test_real_texts_in_pieces_of_whole_words(name: str, text: str) -> None:
-    pieces, _ = segment(SEGMENTERS[name](), text)
-    assert "".join(pieces) == text
-
-
-@pytest.mark.parametrize("name", SEGMENTERS)
 def test_a_batch_of_nothing_but_eos_has_no_units(name: str) -> None:
     rollout = rollout_of([[], []], [True, True], response_padding=1)
     units = SEGMENTERS[name]().segment(rollout)
@@ -119,10 +112,10 @@ def test_a_batch_of_nothing_but_eos_has_no_units(name: str) -> None:
 
 
 def test_words_are_players_by_hand() -> None:
-    pieces, units = segment(SEGMENTERS["word"](), "Dr. Smith didn't, caf\u00e9 \U0001f600!\nNo")
-    assert pieces == ["Dr.", " Smith", " did", "n't", ",", " caf\u00e9", " \U0001f600", "!\n", "No"]
-    # Words (1 2), (5 6) of a clause, "did" and "n't" together, and a sentence each before and behind the line end.
-    assert units.count.tolist() == [9]
+    pieces, units = segment(SEGMENTERS["word"](), "Dr. Smith doesn't, caf\u00e9 \U0001f600!\nNo")
+    assert pieces == ["Dr.", "Smith", "does", "n't", ",", "caf\u00e9", "\U0001f600", "!", "No"]
+    # Sentence ends behind "Dr." and the line end, a clause end behind the comma; "does" and "n't" are nearest.
+    assert units.hierarchies[0].tolist() == hierarchy_of([0, [[1, [2, 3], 4], [5, 6, 7]], 8]).tolist()
 
 
 def test_word_pieces_are_one_player() -> None:
@@ -130,12 +123,12 @@ def test_word_pieces_are_one_player() -> None:
     one = TokenSegmenter(tokenizer=byte_tokenizer()).segment(rollout)
     merged = TokenSegmenter(tokenizer=byte_tokenizer(), merge_subwords=True).segment(rollout)
     assert int(one.count[0]) > 2
-    assert texts_of(merged, rollout) == ["zqx", " zqx"]
+    assert texts_of(merged, rollout) == ["zqx", "zqx"]
 
 
 def test_sentences_are_players_by_hand() -> None:
     pieces, units = segment(SEGMENTERS["sentence"](), "Dr. No left. He won!\n\nDid he? Not yet; 3.5 km and")
-    assert pieces == ["Dr. No left.", " He won!\n\n", "Did he?", " Not yet; 3.5 km and"]
+    assert pieces == ["Dr. No left.", "He won!", "Did he?", "Not yet; 3.5 km and"]
     assert units.hierarchies[0].tolist() == [[0, 1], [2, 3], [4, 5]]
     assert units.diagnostics == {}
 
@@ -158,7 +151,7 @@ FILM_TREES = {
 def test_constituents_are_players_by_hand() -> None:
     segmenter = span_segmenter(lambda words: Tree.fromstring(FILM_TREES[len(words)]))
     pieces, units = segment(segmenter, FILM)
-    assert pieces == ["I love this movie because", " the acting", " was really superb.", " Watch it", " (now)!"]
+    assert pieces == ["I love this movie because", "the acting", "was really superb.", "Watch it", "(now)!"]
     # First sentence (0 (1 2)), second (3 4).
     assert units.hierarchies[0].tolist() == [[1, 2], [0, 5], [3, 4], [6, 7]]
     assert units.diagnostics == {"scar/parse_fallback_frac": 0.0}
@@ -179,7 +172,7 @@ def test_the_share_of_sentences_without_a_tree_is_told(bad: Any) -> None:
     segmenter = span_segmenter(lambda words: bad if len(words) == 6 else Tree.fromstring(FILM_TREES[len(words)]))
     pieces, units = segment(segmenter, FILM)
     assert units.diagnostics == {"scar/parse_fallback_frac": 0.5}
-    assert pieces == ["I love this movie because", " the acting", " was really superb.", " Watch it", " (now)!"]
+    assert pieces == ["I love this movie because", "the acting", "was really superb.", "Watch it", "(now)!"]
 
 
 def test_a_batch_without_sentences_has_no_fallbacks() -> None:
@@ -218,11 +211,6 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
             SentenceSegmenter(tokenizer=byte_tokenizer(), **settings)
 
 
-def test_units_are_made_on_the_cpu_from_any_mask() -> None:
-    _, units = segment(SEGMENTERS["chunks"](), "It was so good, and I liked it.")
-    assert units.unit_index.dtype == units.end_step.dtype == units.count.dtype == torch.int64
-
-
 def test_parsers_are_named_in_the_configuration() -> None:
     node = OmegaConf.create(
         {
@@ -233,4 +221,4 @@ def test_parsers_are_named_in_the_configuration() -> None:
     )
     segmenter = instantiate(node, _partial_=True)(tokenizer=byte_tokenizer())
     pieces, _ = segment(segmenter, "one two three four five")
-    assert pieces == ["one two three four five"]
+    assert pieces == ["one two three", "four five"]

@@ -1,25 +1,19 @@
-"""Prerequisites at local scale: tokenizer, policy (SFT) and reward model, trained on the task's data and cached.
-
-Each is named by a fingerprint of its settings, its data and its seed, so a changed setting makes a new model and an
-unchanged one is never trained twice.
-"""
+"""imdb at local scale: a language model of review beginnings, and a sentiment model of prefixes and sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from scar.config import GenerationConfig, fingerprint
+from scar.config import GenerationConfig
 from scar.models import loading
 from scar.models.policy import CausalPolicy
+from scar.recipes.store import LocalModels, StartProgress
 from scar.rollout import Sampler
 from scar.seeding import generator, stream_seed
 from scar.supervised import (
-    ProgressCallback,
     RewardAugmentation,
     TrainingConfig,
     accuracy,
@@ -27,74 +21,20 @@ from scar.supervised import (
     train_language_model,
     train_reward_model,
 )
-from scar.tasks.imdb import ImdbTask
 from scar.tasks.prompts import FirstTokens, PromptBatches
-
-RECIPE = 1
-"""Raised when the training code changes in a way that changes what it produces."""
-
-StartProgress = Callable[[str], ProgressCallback]
-"""Given a title, returns the callback of one training."""
 
 
 @dataclass(frozen=True)
-class LocalModels:
-    """The models that a task's local scale trains. `settings` is `conf/models/local.yaml` as a plain dictionary."""
+class SentimentModels(LocalModels):
+    """Policy and reward model of film reviews."""
 
-    settings: dict[str, Any]
-    task: ImdbTask
-    cache: loading.ModelCache
-    seed: int
-    device: torch.device
+    def train(self, kind: str, start: StartProgress) -> None:
+        """Train "policy" or "reward"."""
+        {"policy": self.train_policy, "reward": self.train_reward}[kind](start)
 
-    def identity(self, kind: str) -> dict[str, Any]:
-        """All that decides what the model `kind` ("tokenizer", "policy", "reward") becomes."""
-        identity = {"recipe": RECIPE, "kind": kind, "task": self.task.name, "data": self.task.source.identity()}
-        identity |= {"tokenizer": self.settings["tokenizer"]}
-        if kind != "tokenizer":
-            # How many rows are scored at once bounds memory and changes nothing that is learned.
-            settings = {key: value for key, value in self.settings[kind].items() if key != "rows_a_batch"}
-            identity |= {"settings": settings, "examples": self.settings["examples"]}
-            identity |= {"seed": self.seed, "device": self.device.type}
-        return identity
-
-    def fingerprint(self, kind: str) -> str:
-        """The short name of the model `kind`."""
-        return fingerprint(self.identity(kind))
-
-    def folder(self, kind: str) -> Path:
-        """The folder of a finished model; FileNotFoundError with the command that makes it when it is missing."""
-        name = self._cache_name(kind)
-        if not self.cache.has(name, self.fingerprint(kind)):
-            script = {"tokenizer": "sft", "policy": "sft", "reward": "reward_model"}[kind]
-            raise FileNotFoundError(
-                f"the {kind} model of task={self.task.name} with model_seed={self.seed} is not in {self.cache.root}; "
-                f"make it with `python experiments/{script}.py` and the same overrides (or `make models`)"
-            )
-        return self.cache.folder(name, self.fingerprint(kind))
-
-    def report(self, kind: str) -> dict[str, Any]:
-        """The quality report of a finished model."""
-        return self.cache.report(self._cache_name(kind), self.fingerprint(kind))
-
-    def has(self, kind: str) -> bool:
-        """Whether the model is there and whole."""
-        return self.cache.has(self._cache_name(kind), self.fingerprint(kind))
-
-    def _cache_name(self, kind: str) -> str:
-        return f"{self.task.name}-{kind}"
-
-    def _save(self, kind: str, parts: list[Any], report: dict[str, Any]) -> None:
-        self.cache.save(self._cache_name(kind), self.fingerprint(kind), parts=parts, report=report)
-
-    def tokenizer(self) -> Any:
-        """The tokenizer, trained on the heads of all train texts when it is not cached."""
-        if not self.has("tokenizer"):
-            tokenizer = loading.train_tokenizer(
-                self._heads("train", origin=None)["text"], vocab_size=self.settings["tokenizer"]["vocab_size"]
-            )
-            self._save("tokenizer", [tokenizer], {"vocabulary": len(tokenizer)})
-        return loading.load_tokenizer(self.folder("tokenizer"))
+    def corpus(self) -> list[str]:
+        """The heads of all train texts."""
+        return self._heads("train", origin=None)["text"].tolist()
 
     def _heads(self, split: str, *, origin: str | None) -> Any:
         """Examples with texts cut to their heads: no model here reads further, and encoding whole reviews is slow."""
@@ -130,7 +70,7 @@ class LocalModels:
             "parameters": sum(p.numel() for p in model.parameters()),
             "samples": self._samples(model, tokenizer),
         }
-        self._save("policy", [model, tokenizer], report)
+        self.save("policy", [model, tokenizer], report)
 
     def _samples(self, model: Any, tokenizer: Any) -> list[str]:
         """A few continuations of validation prompts, at the temperature of the task."""
@@ -178,7 +118,7 @@ class LocalModels:
             "train_texts": len(rows),
             "parameters": sum(p.numel() for p in model.parameters()),
         }
-        self._save("reward", [model, tokenizer], report)
+        self.save("reward", [model, tokenizer], report)
 
     def _reward_report(self, model: Any, tokenizer: Any, max_tokens: int) -> dict[str, Any]:
         """Accuracy on held-out (test) texts: review heads, review prefixes of 16-32 tokens, Rotten Tomatoes sentences."""

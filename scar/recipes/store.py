@@ -1,0 +1,95 @@
+"""The models that a task's local scale trains: their names, their folders, and which are there.
+
+Each is named by a fingerprint of its settings, its data and its seed, so a changed setting makes a new model and an
+unchanged one is never trained twice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from scar.config import fingerprint
+from scar.models import loading
+from scar.supervised import ProgressCallback
+
+RECIPE = 1
+"""Raised when the training code changes in a way that changes what it produces."""
+
+StartProgress = Callable[[str], ProgressCallback]
+"""Given a title, returns the callback of one training."""
+
+
+@dataclass(frozen=True)
+class LocalModels(ABC):
+    """The models of one task. `settings` is `conf/models/local_<task>.yaml` as a plain dictionary; `KINDS` are the models
+    that have a training of their own, in the order in which they are needed."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("policy", "reward")
+
+    settings: dict[str, Any]
+    task: Any
+    cache: loading.ModelCache
+    seed: int
+    device: torch.device
+
+    @abstractmethod
+    def train(self, kind: str, start: StartProgress) -> None:
+        """Train and save the model `kind` (one of `KINDS`)."""
+
+    @abstractmethod
+    def corpus(self) -> list[str]:
+        """The texts on which the tokenizer is trained."""
+
+    def identity(self, kind: str) -> dict[str, Any]:
+        """All that decides what the model `kind` (one of `KINDS`, or "tokenizer") becomes."""
+        identity = {"recipe": RECIPE, "kind": kind, "task": self.task.name, "data": self.task.source.identity()}
+        identity |= {"tokenizer": self.settings["tokenizer"]}
+        if kind != "tokenizer":
+            # How many rows are scored at once bounds memory and changes nothing that is learned.
+            settings = {key: value for key, value in self.settings[kind].items() if key != "rows_a_batch"}
+            identity |= {"settings": settings, "examples": self.settings["examples"]}
+            identity |= {"seed": self.seed, "device": self.device.type}
+        return identity
+
+    def fingerprint(self, kind: str) -> str:
+        """The short name of the model `kind`."""
+        return fingerprint(self.identity(kind))
+
+    def folder(self, kind: str) -> Path:
+        """The folder of a finished model; FileNotFoundError with the command that makes it when it is missing."""
+        name = self._cache_name(kind)
+        if not self.cache.has(name, self.fingerprint(kind)):
+            script = "reward_model" if kind == "reward" else "sft"
+            raise FileNotFoundError(
+                f"the {kind} model of task={self.task.name} with model_seed={self.seed} is not in {self.cache.root}; "
+                f"make it with `python experiments/{script}.py` and the same overrides (or `make models`)"
+            )
+        return self.cache.folder(name, self.fingerprint(kind))
+
+    def report(self, kind: str) -> dict[str, Any]:
+        """The quality report of a finished model."""
+        return self.cache.report(self._cache_name(kind), self.fingerprint(kind))
+
+    def has(self, kind: str) -> bool:
+        """Whether the model is there and whole."""
+        return self.cache.has(self._cache_name(kind), self.fingerprint(kind))
+
+    def _cache_name(self, kind: str) -> str:
+        return f"{self.task.name}-{kind}"
+
+    def save(self, kind: str, parts: list[Any], report: dict[str, Any]) -> None:
+        """Save a finished model with its report."""
+        self.cache.save(self._cache_name(kind), self.fingerprint(kind), parts=parts, report=report)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, trained on `corpus` when it is not cached."""
+        if not self.has("tokenizer"):
+            tokenizer = loading.train_tokenizer(self.corpus(), vocab_size=self.settings["tokenizer"]["vocab_size"])
+            self.save("tokenizer", [tokenizer], {"vocabulary": len(tokenizer)})
+        return loading.load_tokenizer(self.folder("tokenizer"))
