@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= local
-TASKS ?= imdb
+TASKS ?= imdb,tldr,hh
 METHODS ?= sparse,uniform,abc,scar,prefix
 SEEDS ?= 1,2,3,4,5
 MODEL_SEED ?= 1
@@ -30,11 +30,12 @@ known = $(foreach name,$(subst $(comma), ,$($1)),$(if $(wildcard conf/$2/$(name)
 $(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models reproduce-table1 smoke bench test test-slow lint format type clean-results
+ABLATION ?=
+.PHONY: help setup models reproduce-table1 ablation study smoke bench test test-slow lint format type clean-results
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  SCALE=local|smoke|paper TASKS=imdb METHODS=$(METHODS) SEEDS=$(SEEDS) MODEL_SEED=1 JOBS=2 VENV=.venv"
+	@echo "  SCALE=local|smoke|paper TASKS=$(TASKS) METHODS=$(METHODS) SEEDS=$(SEEDS) MODEL_SEED=1 JOBS=2 VENV=.venv"
 
 # The stamp holds a copy of what was installed, so that it is remade exactly when the pins or the dependencies change.
 STAMP := $(VENV)/installed.txt
@@ -49,20 +50,32 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' && \
 	  cat pyproject.toml constraints.txt > $(STAMP); fi
 
-# The reward model trains beside the policy, one thread each; its output waits in a file so that one bar is drawn.
-models: setup  ## train the local models that are missing (SFT policy, reward model)
-	@mkdir -p cache && for task in $(subst $(comma), ,$(TASKS)); do \
-	  $(BIN)/python experiments/reward_model.py task=$$task $(COMMON) > cache/reward_model.log 2>&1 & reward=$$!; \
-	  trap 'kill $$reward 2> /dev/null; exit 130' INT TERM; \
-	  $(BIN)/python experiments/sft.py task=$$task $(COMMON); sft=$$?; \
-	  wait $$reward; status=$$?; cat cache/reward_model.log; \
-	  [ $$sft -eq 0 ] && [ $$status -eq 0 ] || exit 1; done
+models: setup  ## train the local models that are missing (SFT policies, reward models)
+	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=$(TASKS) hydra.launcher.n_jobs=$(JOBS)
 
 reproduce-table1: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
 	@$(BIN)/python experiments/train.py experiment=table1 $(COMMON) \
 	  task=$(TASKS) shaping=$(METHODS) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
 	@$(BIN)/python experiments/report.py table1 --scale $(SCALE) --tasks $(TASKS) --methods $(METHODS) \
 	  --seeds "$(SEEDS)" --model-seed $(MODEL_SEED) --results $(RESULTS)
+
+# Runs and tables of their own: none of them may be mixed with Table 1's.
+ABLATIONS = $(patsubst conf/experiment/ablation_%.yaml,%,$(wildcard conf/experiment/ablation_*.yaml))
+ablation: setup  ## one sweep over what the paper leaves open: ABLATION=fill, alpha, ... (see conf/experiment)
+	$(if $(filter $(ABLATION),$(ABLATIONS)),,$(error ABLATION=$(ABLATION); allowed: $(ABLATIONS)))
+	@$(BIN)/python experiments/train.py experiment=ablation_$(ABLATION) $(COMMON) hydra.launcher.n_jobs=$(JOBS)
+	@$(BIN)/python experiments/report.py sweep --scale $(SCALE) --runs sweeps/ablation_$(ABLATION) \
+	  --results $(RESULTS) --name ablation_$(ABLATION)
+
+# SCAR's three kinds of units and values are no product of settings, so they are sweeps of their own.
+LENGTHS = $(BIN)/python experiments/train.py experiment=lengths $(COMMON) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
+LONG_TEXTS = models.policy.max_tokens=96 models.reward.augmentation.max_tokens=96
+study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients (docs/prefix_or_shapley.md; hours)
+	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=imdb $(LONG_TEXTS) hydra.launcher.n_jobs=$(JOBS)
+	@$(LENGTHS) shaping=sparse,prefix
+	@$(LENGTHS) shaping=scar segmentation=span,token
+	@$(LENGTHS) shaping=scar segmentation=token estimator=owen task.generation.max_new_tokens=16,32
+	@$(BIN)/python experiments/report.py sweep --scale $(SCALE) --runs sweeps/study --results $(RESULTS) --name study
 
 smoke:  ## everything at scale=smoke in under two minutes, ending in results/smoke/table1.md
 	@$(MAKE) --no-print-directory reproduce-table1 SCALE=smoke SEEDS=1,2

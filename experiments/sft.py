@@ -3,15 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from scar.cli import one_line_errors, run_script, show_report, training_bar
-from scar.run import prepare_model
+from scar.cli import make_model, run_script
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    """Train the policy of the composed config."""
-    with one_line_errors():
-        show_report("policy", prepare_model(cfg, "policy", start_progress=training_bar))
+    """Train the model of the composed config."""
+    make_model(cfg, "policy")
 
 
 if __name__ == "__main__":

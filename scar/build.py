@@ -119,6 +119,10 @@ class Run:
         policy = self._build_policy()
         self._sampler = Sampler(policy, policy.frozen_copy(), tokenizer=self._tokenizer, generation=self._generation)
         self.meter = Meter(device)
+        method = self._build_method()
+        segmenter = construct(cfg.segmentation.build, tokenizer=self._tokenizer)
+        if method.needs_units:
+            segmenter.load()
         self.trainer = Trainer(
             config=ppo,
             seed=cfg.seed,
@@ -127,8 +131,8 @@ class Run:
             prompts=self._prompts("train", ppo.batch_size, cfg.seed),
             sampler=self._sampler,
             scoring=self._scoring,
-            segmenter=construct(cfg.segmentation.build, tokenizer=self._tokenizer),
-            method=self._build_method(),
+            segmenter=segmenter,
+            method=method,
             updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], ppo),
             kl_controller=KLController(
                 kind=ppo.kl_control, coef=ppo.kl_coef, target=ppo.kl_target, horizon=ppo.kl_horizon

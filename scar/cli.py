@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from scar.tracking.trackers import SweepProgress, progress_bar
+from scar.tracking.trackers import ProgressFile, SweepProgress, progress_bar
 
 if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it starts in a second
     from scar.supervised import ProgressCallback
@@ -86,8 +86,7 @@ def training_bar(title: str) -> ProgressCallback:
 
     def advance(done: int, total: int, losses: dict[str, float]) -> None:
         rate = f"{done / max(time.monotonic() - started, 1e-9):.1f}/s"
-        note = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        progress.update(task, completed=done, total=total, rate=rate, note=note)
+        progress.update(task, completed=done, total=total, rate=rate, note=_losses(losses))
         if done == total:
             progress.stop()
 
@@ -95,15 +94,50 @@ def training_bar(title: str) -> ProgressCallback:
     return advance
 
 
-def show_report(title: str, report: dict[str, Any]) -> None:
-    """Print a model's quality report: one line of numbers, and the text samples of a model just trained."""
+def _losses(losses: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+
+
+def make_model(cfg: DictConfig, kind: str) -> None:
+    """Make one local model, with a bar and a line on its quality; in a sweep the sweep's display shows both."""
+    from scar.run import prepare_model  # here, so that a sweep's parent process does not load torch and transformers
+
+    with one_line_errors():
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            report = prepare_model(cfg, kind, start_progress=training_bar)
+            sys.stdout.writelines(line + "\n" for line in (report_lines(kind, report) if report else ()))
+            return
+        name = f"{cfg.task.name}/{kind}"
+        file = ProgressFile(Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=1)
+        status, lines = "failed", None
+        try:
+            report = prepare_model(cfg, kind, start_progress=lambda title: _into(file))
+            status = "skipped" if report is None or report["cached"] else "finished"
+            lines = None if report is None else "\n".join(report_lines(name, report))
+        finally:
+            file.finish(status, result=lines)
+
+
+def _into(file: ProgressFile) -> ProgressCallback:
+    """A training's progress, at most twice a second, into the file that the sweep's display reads."""
+    last = [0.0]
+
+    def advance(done: int, total: int, losses: dict[str, float]) -> None:
+        if done == total or time.monotonic() - last[0] > 0.5:
+            last[0] = time.monotonic()
+            file.advance(done, _losses(losses), updates=total)
+
+    return advance
+
+
+def report_lines(title: str, report: dict[str, Any]) -> list[str]:
+    """A model's quality report: one line of numbers, and the text samples of a model just trained."""
     numbers = [
         f"{key} {value:.5g}" for key, value in report.items() if isinstance(value, (int, float)) and key != "cached"
     ]
     state = "cached" if report["cached"] else "trained"
-    sys.stdout.write(f"{title} model ({state}, {report['folder']}): {', '.join(numbers)}\n")
-    for sample in [] if report["cached"] else report.get("samples", []):
-        sys.stdout.write(f"  {sample}\n")
+    samples = [] if report["cached"] else report.get("samples", [])
+    return [f"{title} model ({state}, {report['folder']}): {', '.join(numbers)}", *(f"  {text!r}" for text in samples)]
 
 
 def sweep_size(overrides: list[str]) -> int:

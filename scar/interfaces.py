@@ -104,6 +104,10 @@ class Parser(Protocol):
 
     name: str
 
+    def load(self) -> None:
+        """Load what `parse` needs; FileNotFoundError says how to get what is absent."""
+        ...
+
     def parse(self, sentences: Sequence[Sequence[str]]) -> list[Any]:
         """An `nltk.Tree` over the words of each sentence, as many leaves as words; None where there is no parse."""
         ...
@@ -111,6 +115,10 @@ class Parser(Protocol):
 
 class Segmenter(Protocol):
     """Splits responses into units."""
+
+    def load(self) -> None:
+        """Load what `segment` needs; FileNotFoundError says how to get what is absent."""
+        ...
 
     def segment(self, rollout: Rollout) -> Units:
         """Contiguous units that cover each response except its EOS."""

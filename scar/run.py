@@ -123,11 +123,13 @@ def _write_results(
     writer.write("manifest.json", manifest)
 
 
-def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any]:
-    """Train the model `kind` ("policy" or "reward") and those before it that it rests on, unless they are cached; returns
-    its report with its `folder` and `cached`."""
+def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any] | None:
+    """Train the model `kind` ("base", "policy" or "reward") and those that it rests on, unless they are cached; returns its
+    report with its `folder` and `cached`, None if the task has no such model of its own."""
     device = setup_process(cfg)
     models = local_models(cfg, build_task(cfg), device)
+    if kind not in models.KINDS:
+        return None
     cached = models.has(kind)
     if not cached:
         models.train(kind, start_progress)

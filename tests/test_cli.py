@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 
 from scar import cli
-from scar.cli import one_line, show_report, sweep_size
+from scar.cli import one_line, report_lines, sweep_size
 from tests.smoke_scale import REPOSITORY, SmokeScale
 
 
@@ -127,14 +127,13 @@ def test_bugs_keep_their_traceback_and_so_do_user_errors_on_request(monkeypatch:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_report_shows_numbers_and_samples_of_a_model_just_trained(
-    cached: bool, capsys: pytest.CaptureFixture[str]
+    cached: bool,
 ) -> None:
     report = {"accuracy": 0.75, "test_texts": {"a": 1}, "samples": ["The film | was."], "folder": "f", "cached": cached}
-    show_report("reward", report)
-    first, *samples = capsys.readouterr().out.splitlines()
+    first, *samples = report_lines("reward", report)
     assert first.startswith("reward model")
     assert "accuracy 0.75" in first
-    assert samples == ([] if cached else ["  The film | was."])
+    assert samples == ([] if cached else ["  'The film | was.'"])
 
 
 def run_in_process(script: str, *overrides: str, capsys: pytest.CaptureFixture[str]) -> Outcome:

@@ -34,7 +34,17 @@ from tests.models.tiny import sequence_model
 from tests.smoke_scale import CONF, REPOSITORY, composed
 
 OPTIONS = sorted({(file.parent.name, file.stem) for file in CONF.glob("*/*.yaml")} - {("ppo", "base")})
-EXPERIMENT_RUNS = {"table1": 25, "lengths": 9}
+EXPERIMENT_RUNS = {
+    "table1": 75,
+    "lengths": 9,
+    "models": 9,
+    "ablation_segmentation": 27,
+    "ablation_fill": 6,
+    "ablation_empty": 9,
+    "ablation_value_net": 18,
+    "ablation_gae_lambda": 18,
+    "ablation_alpha": 18,
+}
 """Runs of each experiment file with nothing narrowed: table1 is 5 methods x 5 seeds of one task."""
 
 RUN_TIME: dict[str, Any] = {

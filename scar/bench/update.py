@@ -46,6 +46,9 @@ class _Scoring:
 
 
 class _Spans:
+    def load(self) -> None:
+        pass
+
     def segment(self, rollout: Rollout) -> Units:
         return random_units(rollout, UNITS)
 

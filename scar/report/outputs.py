@@ -10,6 +10,7 @@ from typing import Any
 
 from scar.report.figures import figure2, figure2_curves, png_bytes
 from scar.report.selection import Cells, select_cells
+from scar.report.sweeps import sweep_csv, sweep_markdown
 from scar.report.tables import table1_csv, table1_markdown
 from scar.tracking.records import RunRecord
 
@@ -33,6 +34,15 @@ def table1_files(
     }
 
 
+def sweep_files(records: Sequence[RunRecord], *, name: str) -> dict[str, bytes]:
+    """The table of a sweep as markdown and CSV; a .json beside them names its runs."""
+    return {
+        f"{name}.md": sweep_markdown(records).encode(),
+        f"{name}.csv": sweep_csv(records).encode(),
+        f"{name}.json": _json({"records": [_identify(record) for record in records]}),
+    }
+
+
 def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write each file so that it holds either its old content or the whole new one; return their paths.
 
@@ -47,11 +57,15 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 
 def _provenance(cells: Cells) -> dict[str, Any]:
     """The records behind a table or figure: folder, fingerprint, commit and dirty flag of each, and what is missing."""
-    names = ("task", "method", "seed", "model_seed", "scale", "fingerprint", "commit", "dirty", "device")
     return {
-        "records": [{"path": r.path.as_posix()} | {name: r.manifest[name] for name in names} for r in cells.records],
+        "records": [_identify(record) for record in cells.records],
         "missing": [{"task": t, "method": m, "seeds": seeds} for (t, m), seeds in cells.missing().items()],
     }
+
+
+def _identify(record: RunRecord) -> dict[str, Any]:
+    names = ("task", "method", "seed", "model_seed", "scale", "fingerprint", "commit", "dirty", "device")
+    return {"path": record.path.as_posix()} | {name: record.manifest[name] for name in names}
 
 
 def _json(value: dict[str, Any]) -> bytes:

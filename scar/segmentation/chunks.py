@@ -46,6 +46,9 @@ class ChunkParser:
             raise ValueError(f"max_words={max_words}; allowed: 1 or more")
         self._max_words = max_words
 
+    def load(self) -> None:
+        """Nothing to load."""
+
     def parse(self, sentences: Sequence[Sequence[str]]) -> list[Any]:
         """An `nltk.Tree` for every sentence, of as many leaves as words."""
         from nltk.tree import Tree  # loads all of nltk
@@ -107,6 +110,10 @@ class GuardedParser:
         self._timeout_seconds = timeout_seconds
         self._timed_out = False
         self._warned = False
+
+    def load(self) -> None:
+        """Load the parser's model now, so that its absence is an error."""
+        self._parser.load()
 
     def parse(self, sentences: Sequence[Sequence[str]]) -> tuple[list[Any], int]:
         """A tree of the right number of words for each sentence, and how many of them are the fallback's."""

@@ -15,8 +15,8 @@ def token_offsets(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, list[t
     """The text of `ids`, which is `tokenizer.decode(ids)`, and the character range [start, end) of each token in it.
 
     Ranges are ascending, adjacent and cover the text. A character belongs to the token that completes it; the tokens
-    before, which complete none but perhaps the space in front of it, have an empty range. Bytes that never become a character (U+FFFD in the text, inside or
-    at the end) belong to the last token that decodes to nothing else.
+    before, which complete none but perhaps the space in front of it, have an empty range. Bytes that never become a
+    character (U+FFFD in the text, inside or at the end) belong to the last token that decodes to nothing else.
     """
     if not ids:
         return "", []
@@ -72,7 +72,7 @@ def _ends(steps: list[tuple[int, int]], text: str) -> list[int]:
     for k in range(len(ends) - 2, -1, -1):
         (length, agreed), (next_length, _) = steps[k], steps[k + 1]
         # Token k + 1 adds no character: it is a further byte of the broken one that token k ends in.
-        if length == agreed == next_length and text[:length].endswith(BROKEN):
+        if length == agreed == next_length and text[length - 1 : length] == BROKEN:
             ends[k] = length - 1
         ends[k] = min(ends[k], ends[k + 1])
     return ends

@@ -39,6 +39,9 @@ class TokenSegmenter:
         self._tokenizer = tokenizer
         self._merge_subwords = merge_subwords
 
+    def load(self) -> None:
+        """Nothing to load."""
+
     def segment(self, rollout: Rollout) -> Units:
         """Units of every response of the batch."""
         content = rollout.content_mask
@@ -83,6 +86,10 @@ class SpanSegmenter:
         self._max_words = max_words
         self._max_units = max_units
         self._max_coalitions = max_coalitions
+
+    def load(self) -> None:
+        """Load the parser's model; FileNotFoundError says how to get it. (In `segment` it would become a fallback.)"""
+        self._parser.load()
 
     def segment(self, rollout: Rollout) -> Units:
         """Units of every response of the batch; one call of the parser."""
@@ -140,6 +147,9 @@ class SentenceSegmenter:
         self._tokenizer = tokenizer
         self._max_units = max_units
         self._max_coalitions = least_coalitions(max_units)  # merged, a mid-split tree costs no more than a new one
+
+    def load(self) -> None:
+        """Nothing to load."""
 
     def segment(self, rollout: Rollout) -> Units:
         """Units of every response of the batch."""

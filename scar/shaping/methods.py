@@ -16,6 +16,7 @@ from torch import Tensor
 from scar.attribution.game import TextGame
 from scar.coalitions import UnitValues
 from scar.interfaces import CoalitionScorer, Estimator, RewardModel
+from scar.segmentation.units import merge_empty_units
 from scar.shaping.rewards import at_last_step, at_unit_ends
 from scar.types import Credit, RewardInputs, Rollout, Scores, Units
 
@@ -185,9 +186,7 @@ def _readable(units: Units, inputs: RewardInputs) -> Units:
     """Units of which the reward model reads something: a token of its own may span several units (paper note 28)."""
     if inputs.overlap is None:
         return units
-    from scar.segmentation.units import merge_empty_units
-
-    occupied = np.zeros(units.end_step.shape, dtype=bool)
+    occupied = torch.zeros(units.end_step.shape, dtype=torch.bool)
     rows, columns = (inputs.step.cpu() >= 0).nonzero(as_tuple=True)
     found = units.unit_index[rows, inputs.step.cpu()[rows, columns]]
     occupied[rows[found >= 0], found[found >= 0]] = True
@@ -203,6 +202,7 @@ def _diagnose(units: Units, unit_values: torch.Tensor, found: Sequence[UnitValue
 
     return {
         "scar/n_units_mean": float(units.count.float().mean()),
+        "scar/one_unit_frac": float((units.count <= 1).float().mean()),
         "scar/n_units_max": float(units.count.max()),
         "scar/evals_mean": sum(one.queries for one in played) / len(found),
         "scar/v_empty_mean": float(np.mean([one.empty for one in played])) if played else 0.0,

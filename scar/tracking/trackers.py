@@ -91,12 +91,16 @@ class ProgressFile:
 
     def log(self, row: dict[str, Any]) -> None:
         """Report the update just finished."""
-        self._state |= {"update": row["update"], "reward": row["reward/raw_mean"], "kl": row["kl/seq_sum_mean"]}
+        self.advance(row["update"], _describe(row["reward/raw_mean"], row["kl/seq_sum_mean"]))
+
+    def advance(self, done: int, note: str, *, updates: int | None = None) -> None:
+        """Report `done` updates and the last numbers; `updates` if how many there are is known only now."""
+        self._state |= {"update": done, "note": note} | ({} if updates is None else {"updates": updates})
         self._write()
 
-    def finish(self, status: str) -> None:
-        """Report the end."""
-        self._state["status"] = status
+    def finish(self, status: str, *, result: str | None = None) -> None:
+        """Report the end, with a line that the watcher prints when all is done."""
+        self._state |= {"status": status} | ({} if result is None else {"result": result})
         self._write()
 
 
@@ -188,19 +192,22 @@ class SweepProgress:
     @staticmethod
     def _note(states: list[dict[str, Any]]) -> str:
         """Failures, then where the running runs are, or the last numbers of the run that ended last."""
-        shown = [s for s in states if "reward" in s]
+        shown = [s for s in states if "note" in s]
         running = [s for s in shown if s["status"] == "running"]
         failed = sum(s["status"] == "failed" for s in states)
         parts = [f"{failed} failed"] if failed else []
-        parts += [f"{_describe(s['reward'], s['kl'])} {s['name']} {s['update']}/{s['updates']}" for s in running]
+        parts += [f"{s['note']} {s['name']} {s['update']}/{s['updates']}" for s in running]
         if not running and shown:
-            parts.append(f"{_describe(shown[-1]['reward'], shown[-1]['kl'])} last: {shown[-1]['name']}")
+            parts.append(f"{shown[-1]['note']} last: {shown[-1]['name']}")
         return " | ".join(parts)
 
     def stop(self) -> None:
-        """Draw the last state and stop."""
+        """Draw the last state and stop; then print the results that were reported."""
         self.refresh()
         self._progress.stop()
+        for state in self._states():
+            if "result" in state:
+                self._progress.console.print(state["result"], soft_wrap=True, highlight=False, markup=False)
 
     @staticmethod
     def _share(state: dict[str, Any]) -> float:

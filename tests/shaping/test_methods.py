@@ -453,6 +453,7 @@ def test_scar_diagnostics_by_hand() -> None:
     # Players 3, 2, 0; coalitions less the grand one 8 - 1, 4 - 1, 0; negative: -2 and -1 of five.
     expected = {
         "scar/n_units_mean": 5 / 3,
+        "scar/one_unit_frac": 1 / 3,
         "scar/n_units_max": 3.0,
         "scar/evals_mean": 10 / 3,
         "scar/v_empty_mean": 6.0,

@@ -156,8 +156,7 @@ def test_progress_file_tells_state_by_state(tmp_path: Path) -> None:
         "update": 2,
         "updates": 3,
         "status": "running",
-        "reward": 0.5,
-        "kl": 3.0,
+        "note": "reward +0.50 KL 3.0",
     }
     tracker.finish("finished")
     assert json.loads(path.read_text())["status"] == "finished"
