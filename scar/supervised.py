@@ -71,7 +71,7 @@ def _batches(count: int, config: TrainingConfig, generator: torch.Generator) -> 
             yield order[start : start + config.batch_size]
 
 
-def _fit(
+def fit(
     model: nn.Module,
     loss_of: Callable[[list[int]], Tensor],
     count: int,
@@ -80,7 +80,7 @@ def _fit(
     generator: torch.Generator,
     progress: ProgressCallback,
 ) -> None:
-    """The loop that both trainings share."""
+    """The loop that all trainings share; `loss_of` gives the loss of a batch of row numbers."""
     if count < config.batch_size:
         raise ValueError(f"{count} texts do not fill one batch of {config.batch_size}; use a smaller batch_size")
     total = config.epochs * (count // config.batch_size)
@@ -132,7 +132,7 @@ def train_language_model(
         ids, mask = pad_right([rows[i] for i in chosen], pad_id=pad_id)
         return _next_token_losses(model, ids.to(device), mask.to(device)).mean()
 
-    _fit(model, loss_of, len(rows), config=config, generator=generator, progress=progress)
+    fit(model, loss_of, len(rows), config=config, generator=generator, progress=progress)
 
 
 @torch.no_grad()
@@ -188,7 +188,7 @@ def train_reward_model(
         logits = _last_logits(model, varied, pad_id=pad_id)
         return nn.functional.binary_cross_entropy_with_logits(logits, targets[chosen].to(device))
 
-    _fit(model, loss_of, len(rows), config=config, generator=generator, progress=progress)
+    fit(model, loss_of, len(rows), config=config, generator=generator, progress=progress)
 
 
 def _last_logits(model: Any, rows: Sequence[Sequence[int]], *, pad_id: int) -> Tensor:

@@ -81,6 +81,21 @@ def new_reward_model(tokenizer: Any, architecture: dict[str, Any], *, seed: int)
         return GPT2ForSequenceClassification(_gpt2_config(tokenizer, **architecture, num_labels=1))
 
 
+def reward_model_on(folder: str | Path, *, dropout: float, seed: int) -> Any:
+    """A one-score classifier on the trunk of a causal LM: head N(0, 1/sqrt(hidden + 1)) drawn from `seed` (N+)."""
+    load = lambda path: AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32)  # noqa: E731
+    model = _load_or_explain(load, str(folder))
+    torch.nn.init.normal_(
+        model.score.weight,
+        std=(model.config.hidden_size + 1) ** -0.5,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    return model
+
+
 def _no_dropout(model: Any) -> Any:
     """Set every dropout to 0 (paper note 24)."""
     for module in model.modules():

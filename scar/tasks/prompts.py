@@ -150,11 +150,13 @@ class WholePrompt:
         """The longest head of `body` that fits, or an empty one.
 
         One character at a time as N+ does, but from the end of the word that holds the last token allowed: cutting inside
-        a word changes the tokens of that word only, so no longer head can fit.
+        a word changes the tokens of that word only, so no longer head can fit. (At the border to `after` a token or two
+        may merge.)
         """
+        allowed = max(self.max_tokens - len(_encode(tokenizer, prompt.after)) + 2, 1)
         whole = tokenizer(prompt.before + body, add_special_tokens=False, return_offsets_mapping=True)
         spans = whole["offset_mapping"]
-        reached = max(spans[min(self.max_tokens, len(spans)) - 1][1] - len(prompt.before), 0)
+        reached = max(spans[min(allowed, len(spans)) - 1][1] - len(prompt.before), 0)
         word_end = re.search(r"\s|$", body[reached:])
         start = min(reached + (word_end.start() if word_end else 0), len(body) - 1)
         heads = (body[:length] for length in range(start, -1, -1))

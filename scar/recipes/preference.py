@@ -1,0 +1,216 @@
+"""The models of tldr and hh at local scale: a language model of the task's texts, from it the policy (fine-tuned on the
+task's responses) and, on pairs, the reward model.
+
+The pairs are constructed: nobody compared the texts (scar/tasks/preferences.py), and every report says so. What the texts
+are is the business of the subclasses in summaries.py and answers.py.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scar.config import GenerationConfig
+from scar.models import loading
+from scar.models.policy import CausalPolicy
+from scar.recipes.groups import GroupDrawer, encode
+from scar.recipes.pair_report import compare
+from scar.recipes.pairwise import train_pairwise
+from scar.recipes.store import LocalModels, StartProgress
+from scar.rollout import Sampler
+from scar.seeding import generator, numpy_generator, stream_seed
+from scar.supervised import TrainingConfig, perplexity, train_language_model
+from scar.tasks.preferences import Distractor
+from scar.tasks.prompts import PromptBatches, WholePrompt
+
+@dataclass(frozen=True)
+class PreferenceModels(LocalModels):
+    """`rows(split)` are the task's texts: columns prompt (PromptText), response, sft (the policy learns it), and what
+    `distractors` needs."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("base", "policy", "reward")
+
+    @abstractmethod
+    def all_rows(self) -> pd.DataFrame:
+        """The rows of all splits, with a column split."""
+
+    @abstractmethod
+    def distractors(self, rows: pd.DataFrame) -> dict[str, Distractor]:
+        """What the own response of a row of `rows` is compared with, by kind."""
+
+    @abstractmethod
+    def finish(self, responses: Sequence[list[int]], tokenizer: Any, draws: np.random.Generator) -> list[list[int]]:
+        """Encoded responses of one group as the reward model reads them: cut, closed."""
+
+    @abstractmethod
+    def after_training(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """What is done to a trained reward model, and what there is to report of it beside its accuracy."""
+
+    def language_texts(self) -> list[str]:
+        """Texts for the base model beside the rows."""
+        return []
+
+    def identity(self, kind: str) -> dict[str, Any]:
+        """See LocalModels; policy and reward model rest on the base model."""
+        identity = super().identity(kind) | {"lengths": self.settings["lengths"]}
+        return identity | ({"base": self.fingerprint("base")} if kind in ("policy", "reward") else {})
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        rows, limit = self.all_rows(), self.settings["examples"]
+        return rows if limit is None else rows.groupby("split").head(limit)
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """The rows of one split."""
+        return self._rows[self._rows["split"] == split].reset_index(drop=True)
+
+    def corpus(self) -> list[str]:
+        """Prompts and responses of the train rows, their heads only, and the texts beside them."""
+        rows, head = self.rows("train"), self.settings["tokenizer"]["head_characters"]
+        texts = [p.before + p.body[:head] + p.after + r for p, r in zip(rows["prompt"], rows["response"], strict=True)]
+        return texts + self.language_texts()
+
+    def train(self, kind: str, start: StartProgress) -> None:
+        """Train "base", or "policy" or "reward" and, if it is missing, the base model before them."""
+        if kind != "base" and not self.has("base"):
+            self.train("base", start)
+        {"base": self._train_base, "policy": self._train_policy, "reward": self._train_reward}[kind](start)
+
+    # Tokens
+
+    def _cut(self) -> WholePrompt:
+        return WholePrompt(max_tokens=self.settings["lengths"]["prompt_tokens"], overlong="cut")
+
+    def prompt_ids(self, rows: pd.DataFrame, tokenizer: Any) -> list[list[int]]:
+        """Prompts as the policy reads them."""
+        return self._cut().tokens(rows["prompt"], tokenizer, torch.Generator())
+
+    def reward_prompt_ids(self, rows: pd.DataFrame, tokenizer: Any) -> list[list[int]]:
+        """Prompts as the reward model reads them, no longer than the policy's."""
+        texts = [prompt.reward for prompt in rows["prompt"]]
+        if texts[0] is None:
+            return self.prompt_ids(rows, tokenizer)
+        return [ids[: self.settings["lengths"]["prompt_tokens"]] for ids in encode(tokenizer, texts)]
+
+    def _sequences(self, rows: pd.DataFrame, tokenizer: Any) -> list[list[int]]:
+        """Prompt, response and EOS; a response that is too long is cut and then not closed."""
+        longest, eos = self.settings["lengths"]["response_tokens"], [tokenizer.eos_token_id]
+        responses = [(ids + eos)[:longest] for ids in encode(tokenizer, rows["response"].tolist())]
+        return [p + r for p, r in zip(self.prompt_ids(rows, tokenizer), responses, strict=True)]
+
+    # Language models
+
+    def _train_base(self, start: StartProgress) -> None:
+        settings, tokenizer = self.settings["base"], self.tokenizer()
+        sequences = self._sequences(self.rows("train"), tokenizer)
+        sequences += _chunks(tokenizer, self.language_texts(), self.settings["lengths"])
+        model = loading.new_policy_model(tokenizer, settings["architecture"], seed=stream_seed(self.seed, "base_init"))
+        report = self._train_language_model("base", model, sequences, tokenizer, start("language model"))
+        self.save("base", [model, tokenizer], report | {"parameters": sum(p.numel() for p in model.parameters())})
+
+    def _train_policy(self, start: StartProgress) -> None:
+        tokenizer = self.tokenizer()
+        model = loading.load_policy_model(self.folder("base"), device=self.device)
+        rows = self.rows("train")
+        sequences = self._sequences(rows[rows["sft"]], tokenizer)
+        report = self._train_language_model("policy", model, sequences, tokenizer, start("policy (SFT)"))
+        self.save("policy", [model, tokenizer], report | self._sample(model, tokenizer))
+
+    def _train_language_model(
+        self, kind: str, model: Any, sequences: list[list[int]], tokenizer: Any, progress: Any
+    ) -> dict[str, Any]:
+        pad_id = tokenizer.pad_token_id
+        train_language_model(
+            model.to(self.device),
+            sequences,
+            config=TrainingConfig(**self.settings[kind]["training"]),
+            pad_id=pad_id,
+            generator=generator(self.seed, kind),
+            progress=progress,
+        )
+        rows = self.rows("validation")
+        held_out = self._sequences(rows[rows["sft"]], tokenizer)
+        return {
+            "validation_perplexity": perplexity(model, held_out, pad_id=pad_id),
+            "train_texts": len(sequences),
+            "validation_texts": len(held_out),
+        }
+
+    def _sample(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """Some continuations of validation prompts, and how many of 64 end with EOS."""
+        longest = self.settings["lengths"]["response_tokens"]
+        generation = GenerationConfig(temperature=0.7, min_new_tokens=0, max_new_tokens=longest, sample_length=False)
+        ids = {"eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
+        policy = CausalPolicy(model, temperature=generation.temperature, min_new_tokens=0, **ids)
+        prompts = PromptBatches(
+            self.rows("validation")["prompt"].tolist()[:64],
+            cut=self._cut(),
+            tokenizer=tokenizer,
+            batch_size=min(64, len(self.rows("validation"))),
+            seed=self.seed,
+            device=self.device,
+        )
+        sampler = Sampler(policy, policy, tokenizer=tokenizer, generation=generation)
+        rollout = sampler.sample(prompts.batch(0), generator=generator(self.seed, "sft_samples", device=self.device))
+        return {"finished_share": float(rollout.finished.float().mean()), "samples": rollout.texts[:4]}
+
+    # Reward model
+
+    def _train_reward(self, start: StartProgress) -> None:
+        settings, tokenizer = self.settings["reward"], self.tokenizer()
+        seed = stream_seed(self.seed, "reward_init")
+        model = loading.reward_model_on(self.folder("base"), dropout=settings["dropout"], seed=seed).to(self.device)
+        rows = self.rows("train")
+        groups = self._groups(rows, tokenizer, numpy_generator(self.seed, "reward_pairs", 0), settings=settings)
+        train_pairwise(
+            model,
+            groups.draw,
+            len(rows),
+            config=TrainingConfig(**settings["training"]),
+            pad_id=tokenizer.pad_token_id,
+            generator=generator(self.seed, "reward_training"),
+            progress=start("reward model"),
+        )
+        report = {"preferences": "constructed", "train_texts": len(rows)}
+        report |= self.after_training(model, tokenizer)
+        self.save("reward", [model, tokenizer], report | self._accuracy(model, tokenizer))
+
+    def _groups(self, rows: pd.DataFrame, tokenizer: Any, draws: np.random.Generator, **options: Any) -> GroupDrawer:
+        return GroupDrawer(
+            prompts=self.reward_prompt_ids(rows, tokenizer),
+            texts=rows["response"].tolist(),
+            distractors=self.distractors(rows),
+            finish=self.finish,
+            tokenizer=tokenizer,
+            draws=draws,
+            **options,
+        )
+
+    def _accuracy(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """Held-out pairs, kind by kind: as they are, and with half of both responses blanked."""
+        rows = self.rows("test").head(self.settings["reward"]["report_rows"])
+        report: dict[str, Any] = {}
+        for name, fraction in (("accuracy", 0.0), ("accuracy_half_blanked", 0.5)):
+            by_kind = {}
+            for kind in self.settings["reward"]["kinds"]:
+                draws = numpy_generator(0, "reward_report", 0)  # equal pairs for every model and fraction
+                settings = self.settings["reward"] | {"kinds": {kind: 1.0}, "pairs_a_row": 1}
+                groups = self._groups(rows, tokenizer, draws, settings=settings, fraction=fraction)
+                by_kind[kind] = [group for group in groups.draw(range(len(rows))) if len(group.responses) > 1]
+            report |= compare(model, by_kind, name=name, pad_id=tokenizer.pad_token_id)
+        return report
+
+
+def _chunks(tokenizer: Any, texts: Sequence[str], lengths: Mapping[str, int]) -> list[list[int]]:
+    """Texts closed by EOS, cut into pieces as long as a prompt and a response."""
+    size = lengths["prompt_tokens"] + lengths["response_tokens"]
+    closed = [[*ids, tokenizer.eos_token_id] for ids in encode(tokenizer, texts)]
+    pieces = [ids[start : start + size] for ids in closed for start in range(0, len(ids), size)]
+    return [piece for piece in pieces if len(piece) > 8]

