@@ -30,6 +30,7 @@ from scar.supervised import TrainingConfig, perplexity, train_language_model
 from scar.tasks.preferences import Distractor
 from scar.tasks.prompts import PromptBatches, WholePrompt
 
+
 @dataclass(frozen=True)
 class PreferenceModels(LocalModels):
     """`rows(split)` are the task's texts: columns prompt (PromptText), response, sft (the policy learns it), and what

