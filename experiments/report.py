@@ -8,7 +8,6 @@ from pathlib import Path
 from scar.report import outputs, selection
 from scar.tracking.records import find_records
 
-TARGETS = "table1: Table 1 and Figure 2; sweep: one row for each setting that differs among the runs"
 names = re.compile(r"[^\s,]+").findall  # what stands between commas
 
 
@@ -27,18 +26,16 @@ def report(args: argparse.Namespace) -> str:
     if not records:
         shown = ", ".join(f"{key}={value}" for key, value in (wanted | settings).items() if value is not None)
         raise ValueError(f"no run in {args.runs} has {shown}; make reproduce-table1 SCALE={args.scale} makes them")
-    if args.target == "sweep":
-        files, name = outputs.sweep_files(records, name=args.name), args.name
-    else:
-        files, name = outputs.table1_files(records, tasks=args.tasks, methods=args.methods, seeds=args.seeds), "table1"
+    sweep, which = args.target == "sweep", {key: getattr(args, key) for key in ("tasks", "methods", "seeds")}
+    files = outputs.sweep_files(records, name=args.name) if sweep else outputs.table1_files(records, **which)
     paths = outputs.write_files(Path(args.results) / args.scale, files)
-    return files[f"{name}.md"].decode() + "".join(f"wrote {path}\n" for path in paths)
+    return files[f"{args.name if sweep else args.target}.md"].decode() + "".join(f"wrote {path}\n" for path in paths)
 
 
 def main() -> int:
     """Run from the command line: 0, or 2 and one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", choices=["table1", "sweep"], help=TARGETS)
+    parser.add_argument("target", choices=["table1", "sweep"], help="table1: with Figure 2; sweep: a row a setting")
     parser.add_argument("--scale", default="local", help="smoke, local, small or paper")
     parser.add_argument("--runs", default="runs", help="folder of run records")
     parser.add_argument("--results", default="results", help="folder to write into")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scar.report.notes import task_notes
 from scar.report.selection import Cells, device_kind, device_names, select_cells, setting
 from scar.report.summary import REACH_WINDOW, RunNumbers, first_update_at, mean_std, run_numbers, trailing_mean
 from scar.tracking.records import RunRecord
@@ -237,4 +238,5 @@ def table1_markdown(
     text += [f"No finished run for: {'; '.join(gaps)}."] if gaps else []
     for task in cells.tasks:
         text += [f"## {TASK_NAMES.get(task, task)}, method by method", _method_block(rows, cells, task)]
+        text += task_notes(cells, task, {method: method_name(method) for method in cells.methods})
     return "\n\n".join([*text, _DEFINITIONS]) + "\n"

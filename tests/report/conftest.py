@@ -67,6 +67,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
             "commit": "c0ffee",
             "dirty": False,
         }
+        body |= {"models": {"policy": {"name": "a policy"}, "reward": {"name": "a reward model"}}}
         body |= {"config": resolved, "timing": {"total_seconds": 2 * seconds, "device_seconds": seconds}}
         (path / "manifest.json").write_text(json.dumps(body | manifest))
         credit = credit_seconds or (0.1,) * len(rewards)
@@ -77,6 +78,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
         (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         first = {"reward_mean": initial, "kl_mean": 0.0, "distinct_bigrams_mean": 16.0}
         last = {"reward_mean": final, "kl_mean": kl, "distinct_bigrams_mean": 13.0}
+        last |= {"score_mean": final - 1, "eos_frac": 0.75}
         (path / "evaluation.json").write_text(json.dumps({"protocol": {}, "initial": first, "final": last}))
         return RunRecord(path)
 
