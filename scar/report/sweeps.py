@@ -99,7 +99,12 @@ def sweep_markdown(records: Sequence[RunRecord]) -> str:
     header += ["area", "distinct bigrams", "above sparse", "queries", "device s"]
     lines = [header, ["---"] * len(header)]
     for row in rows:
-        line = [row["task"], row["method"], *("-" if row[key] is None else str(row[key]) for key in keys), str(row["n"])]
+        line = [
+            row["task"],
+            row["method"],
+            *("-" if row[key] is None else str(row[key]) for key in keys),
+            str(row["n"]),
+        ]
         for name, digits in (("final_reward", 2), ("final_kl", 1), ("curve_area", 2), ("distinct_bigrams", 1)):
             std = row[f"{name}_std"]
             line.append(f"{row[f'{name}_mean']:z.{digits}f} ± " + ("-" if std is None else f"{std:.{digits}f}"))

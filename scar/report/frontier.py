@@ -1,0 +1,91 @@
+"""Reward against KL: where each setting of a sweep ends, so that methods can be compared at equal distance from the SFT
+policy."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scar.report.figures import COLOURS
+from scar.report.sweeps import sweep_rows
+from scar.report.tables import TASK_NAMES, comparability
+from scar.tracking.records import RunRecord
+
+LENGTH = "task.generation.max_new_tokens"
+_VARIANT_COLOURS = ("#D55E00", "#56B4E9", "#009E73", "#F0E442")
+_MARKERS = {"sparse": "o", "uniform": "v", "abc": "^", "prefix": "D"}
+
+
+def frontier_figure(records: Sequence[RunRecord]) -> Figure:
+    """Final test reward against the KL to the SFT policy, both means over seeds with +-1 sample std (ddof 1).
+
+    A panel a task and response length, a line a method and kind of credit, through the settings in the order of their
+    KL. Raises what `sweep_rows` raises.
+    """
+    rows = sweep_rows(records)
+    panels: dict[tuple[str, Any], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        panels[row["task"], row.get(LENGTH)].append(row)
+    variants = sorted({_variant(row) for row in rows}, key=str)
+    figure = Figure(figsize=(1.5 + 3.4 * len(panels), 4.4), dpi=200, layout="constrained")
+    for axes, (where, found) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], sorted(panels.items(), key=str), strict=True
+    ):
+        _draw(axes, found, variants)
+        task, length = where
+        axes.set_title(TASK_NAMES.get(task, task) + (f", {length} tokens" if length else ""), fontsize=10)
+    scale = records[0].manifest["scale"]
+    note = "" if scale == "paper" else f" ({comparability(scale)})"
+    seeds = sorted({row["n"] for row in rows})
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    figure.suptitle(f"Final test reward and KL, scale {scale}{note}; {count} seeds a point, ± 1 std", fontsize=9.5)
+    handles = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=min(len(handles), 5),
+        fontsize=9,
+        frameon=False,
+    )
+    return figure
+
+
+def _variant(row: dict[str, Any]) -> tuple[str, ...]:
+    """The method, and for SCAR its units and estimator where these vary."""
+    return (row["method"], *(str(row[key]) for key in ("segmentation", "estimator") if row.get(key)))
+
+
+def _name(variant: tuple[str, ...]) -> str:
+    method, *rest = variant
+    return method if not rest else f"{method}: {', '.join(part.split('(')[0] for part in rest)}"
+
+
+def _draw(axes: Axes, rows: list[dict[str, Any]], variants: list[tuple[str, ...]]) -> None:
+    of_scar = [variant for variant in variants if variant[0] == "scar"]
+    for variant in variants:
+        found = sorted((row for row in rows if _variant(row) == variant), key=lambda row: row["final_kl_mean"])
+        if not found:
+            continue
+        scar = variant in of_scar
+        colour = _VARIANT_COLOURS[of_scar.index(variant) % 4] if scar else COLOURS.get(variant[0], "black")
+        container = axes.errorbar(
+            [row["final_kl_mean"] for row in found],
+            [row["final_reward_mean"] for row in found],
+            xerr=[row["final_kl_std"] or 0.0 for row in found],
+            yerr=[row["final_reward_std"] or 0.0 for row in found],
+            color=colour,
+            marker="s" if scar else _MARKERS.get(variant[0], "x"),
+            markersize=4.5,
+            linewidth=1.4,
+            elinewidth=0.7,
+        )
+        container.lines[0].set_label(_name(variant))
+    axes.set_xlabel("KL to the SFT policy, nats a response")
+    axes.set_ylabel("mean raw reward, test prompts")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)

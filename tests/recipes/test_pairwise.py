@@ -1,0 +1,96 @@
+"""Groups of responses behind one prompt score as whole sequences do, and training raises the better ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from scar.models import loading
+from scar.recipes.pair_report import compare, wilson_interval
+from scar.recipes.pairwise import Group, group_scores, margins, score_groups, train_pairwise
+from scar.supervised import TrainingConfig
+
+TEXTS = ["the film was good and the actors were good", "the film was bad and the music was loud"]
+ARCHITECTURE = {"layers": 1, "width": 16, "heads": 2, "context": 32, "dropout": 0.0}
+PAD = 0
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    tokenizer = loading.train_tokenizer(TEXTS, vocab_size=280)
+    return loading.new_reward_model(tokenizer, ARCHITECTURE, seed=3).eval()
+
+
+GROUPS = [
+    Group([5, 6, 7, 8], [[9, 10], [11], [12, 13, 14]]),
+    Group([15], [[16], [17, 18]]),
+]
+
+
+def test_scores_behind_a_shared_prompt_equal_those_of_whole_sequences(model: torch.nn.Module) -> None:
+    found = group_scores(model, GROUPS, pad_id=PAD)
+    expected = []
+    for group in GROUPS:
+        for row in group.responses:
+            ids = torch.tensor([[*group.prompt, *row]])
+            hidden = model.base_model(input_ids=ids).last_hidden_state[0, -1]
+            expected.append(model.score(hidden).item())
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_scores_do_not_depend_on_the_batch(model: torch.nn.Module) -> None:
+    together = score_groups(model, GROUPS, pad_id=PAD)
+    apart = score_groups(model, GROUPS, pad_id=PAD, groups_a_batch=1)
+    torch.testing.assert_close(together, apart, atol=1e-6, rtol=1e-5)
+
+
+def test_margins_are_the_better_score_less_each_worse_one() -> None:
+    found = margins(torch.tensor([3.0, 1.0, 4.0, 2.0, 2.5]), GROUPS)
+    assert found.tolist() == [2.0, -1.0, -0.5]
+
+
+def test_training_learns_which_token_is_better() -> None:
+    tokenizer = loading.train_tokenizer(TEXTS, vocab_size=280)
+    model = loading.new_reward_model(tokenizer, ARCHITECTURE, seed=3)
+    groups = [Group([5 + i], [[20, 21], [30, 21]]) for i in range(8)]
+    losses: list[float] = []
+    train_pairwise(
+        model,
+        lambda chosen: [groups[i] for i in chosen],
+        len(groups),
+        config=TrainingConfig(epochs=10, batch_size=4, learning_rate=2e-2, weight_decay=0.0, max_grad_norm=1.0),
+        pad_id=PAD,
+        generator=torch.Generator().manual_seed(0),
+        progress=lambda done, total, shown: losses.append(shown["loss"]),
+    )
+    assert losses[0] == pytest.approx(math.log(2), abs=0.2)  # a fresh head hardly tells them apart
+    assert bool((margins(score_groups(model, groups, pad_id=PAD), groups) > 1).all())
+
+
+def test_wilson_interval_by_hand() -> None:
+    # 8 of 10 at z = 2: middle (0.8 + 0.2) / 1.4, half 2 sqrt(0.016 + 0.01) / 1.4
+    low, high = wilson_interval(8, 10, z=2.0)
+    assert low == pytest.approx(1.0 / 1.4 - 2 * math.sqrt(0.026) / 1.4)
+    assert high == pytest.approx(1.0 / 1.4 + 2 * math.sqrt(0.026) / 1.4)
+
+
+def test_wilson_interval_stays_between_0_and_1_and_needs_a_trial() -> None:
+    assert wilson_interval(0, 5)[0] == pytest.approx(0.0, abs=1e-12)
+    assert wilson_interval(5, 5)[1] == pytest.approx(1.0, abs=1e-12)
+    with pytest.raises(ValueError, match="at least one trial"):
+        wilson_interval(0, 0)
+
+
+def test_report_counts_right_pairs_by_kind_and_what_length_alone_would_get(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = iter([torch.tensor([3.0, 1.0, 2.0, 2.0]), torch.tensor([0.0, 1.0])])
+    monkeypatch.setattr("scar.recipes.pair_report.score_groups", lambda *args, **kwargs: next(given))
+    longer = [Group([1], [[2, 3], [4]]), Group([1], [[2], [3, 4]])]
+    report = compare(model, {"a": longer, "none": [], "b": [Group([1], [[2], [3]])]}, name="accuracy", pad_id=PAD)
+    assert report["accuracy"] == pytest.approx(1 / 3)  # 3 > 1; a tie and a smaller score are wrong
+    assert report["accuracy_by_kind"] == {"a": {"share": 0.5, "pairs": 2}, "b": {"share": 0.0, "pairs": 1}}
+    assert report["accuracy_by_length"] == {"longer": pytest.approx(1 / 3), "shorter": pytest.approx(1 / 3)}
+    assert report["accuracy_interval"] == wilson_interval(1, 3)
