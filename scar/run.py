@@ -31,7 +31,7 @@ def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     identity["recipe"] = RECIPE  # a changed training recipe makes other models, so other runs
     del identity["task"]["alpha"]  # counts as shaping.alpha, where a method reads it
     if "estimator" not in cfg.shaping.needs:
-        identity |= {"estimator": None, "segmentation": None, "coalitions": None}
+        identity |= {"estimator": None, "segmentation": None, "parser": None, "coalitions": None}
     return identity
 
 
