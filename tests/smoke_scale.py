@@ -35,21 +35,21 @@ class SmokeScale:
     Texts are read and cleaned once for all runs; the runs share nothing else.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, task: str = "imdb", models: tuple[str, ...] = ("policy", "reward")) -> None:
+        self.task = task
         self.cache = folder / "cache"
         self.runs = folder / "runs"
         self._tasks: dict[str, Any] = {}
         self._build_task = build.build_task
         with self._shared_texts():
             self.reports = {
-                kind: run.prepare_model(self.config(), kind, start_progress=silent_progress)
-                for kind in ("policy", "reward")
+                kind: run.prepare_model(self.config(), kind, start_progress=silent_progress) for kind in models
             }
 
     def config(self, *overrides: str, runs: Path | None = None) -> DictConfig:
         """scale=smoke on the CPU without W&B; `overrides` come last."""
         paths = (f"paths.cache={self.cache}", f"paths.runs={runs or self.runs}")
-        return composed("scale=smoke", "device=cpu", "tracker=jsonl", *paths, *overrides)
+        return composed("scale=smoke", f"task={self.task}", "device=cpu", "tracker=jsonl", *paths, *overrides)
 
     def run(self, *overrides: str, runs: Path | None = None) -> RunRecord:
         """Train one run; its record."""

@@ -163,7 +163,7 @@ def shuffled_words(text: str, generator: Generator) -> str:
 def looped(text: str, generator: Generator) -> str:
     """`text` up to a random place, then a phrase of 1-6 words from there repeated to the same word count."""
     words = _words(text)
-    start, size = int(generator.integers(max(len(words) * 3 // 4, 1))), int(generator.integers(1, LOOP_WORDS + 1))
+    start, size = int(generator.integers(max(len(words) // 2, 1))), int(generator.integers(1, LOOP_WORDS + 1))
     phrase = words[start : start + size]
     return "".join((words[:start] + phrase * len(words))[: len(words)]).strip()
 

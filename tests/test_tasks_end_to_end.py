@@ -1,0 +1,73 @@
+"""tldr from data to record at scale=smoke: spans from the parser, a reward model from pairs, a value net of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from scar.tracking.records import RunRecord
+from tests.smoke_scale import SmokeScale
+
+# Nearly untrained models never end a response, and without EOS there is no credit: let them be scored all the same.
+NO_RULE = "task.scoring.missing_eos_score=null"
+
+Train = Callable[..., RunRecord]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Trains the three models once; then two updates with overrides."""
+    smoke = SmokeScale(tmp_path_factory.mktemp("tldr"), task="tldr", models=("base", "policy", "reward"))
+    return lambda *overrides: smoke.run("ppo.updates=2", "evaluation.prompts=8", "evaluation.batch_size=8", *overrides)
+
+
+@pytest.fixture(scope="module")
+def sparse(train: Train) -> RunRecord:
+    return train("shaping=sparse")
+
+
+def test_scar_credits_spans_of_the_parser(train: Train) -> None:
+    record = train("shaping=scar", NO_RULE)
+    assert record.manifest["segmentation"] == "span"
+    for row in record.metrics:
+        assert row["scar/n_units_mean"] > 1
+        assert row["scar/n_units_max"] <= 12
+        assert row["scar/evals_mean"] <= 256
+        assert row["scar/parse_fallback_frac"] < 0.5
+        assert row["scar/efficiency_err_max"] < 1e-4
+        assert row["time/segment_s"] > 0
+
+
+@pytest.mark.parametrize("method", ["sparse", "uniform", "abc", "scar", "prefix"])
+def test_a_response_without_eos_scores_minus_one_whatever_the_method(train: Train, method: str) -> None:
+    record = train(f"shaping={method}")
+    for row in record.metrics:
+        raw, final, finished = row["reward/raw_mean"], row["reward/score_mean"], row["eos_frac"]
+        assert finished < 1  # else this test shows nothing
+        if finished == 0:
+            assert final == pytest.approx(-1.0)
+        assert row["reward/shaped_sum_mean"] == pytest.approx(final + row["objective/non_score"], abs=1e-4)
+        assert raw != pytest.approx(final)
+
+
+def test_value_net_is_one_of_its_own_and_the_first_ratio_is_1(sparse: RunRecord) -> None:
+    assert sparse.manifest["config"]["ppo"]["value_net"] == "separate"
+    assert sparse.metrics[0]["ppo/first_ratio_error"] < 1e-4
+
+
+def test_reports_name_constructed_preferences(sparse: RunRecord) -> None:
+    report = sparse.manifest["models"]["reward"]["report"]
+    assert report["preferences"] == "constructed"
+    assert set(report["accuracy_by_kind"]) <= {
+        "other_same",
+        "other_opposite",
+        "sentence",
+        "lead",
+        "shuffled",
+        "repeated",
+        "chant",
+        "cut",
+    }
+    low, high = report["accuracy_interval"]
+    assert 0 < low < report["accuracy"] < high < 1
