@@ -80,7 +80,7 @@ study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients
 smoke:  ## everything at scale=smoke in under two minutes, ending in results/smoke/table1.md
 	@$(MAKE) --no-print-directory reproduce-table1 SCALE=smoke SEEDS=1,2
 
-bench: setup  ## measure on this machine: BENCH=attribution, estimators or memory; QUICK=1 leaves out what takes minutes
+bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators or memory; QUICK=1 leaves out what takes minutes
 	@$(BIN)/python experiments/bench.py $(BENCH) $(if $(QUICK),--quick) --results $(RESULTS)
 
 test: setup  ## the default tests (under 5 minutes on 2 cores, offline)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from scar.cli import training_bar
 from scar.models.loading import quiet_transformers
 from scar.report.outputs import write_files
 
-TARGETS = ("attribution", "estimators", "memory")
+TARGETS = ("agreement", "attribution", "estimators", "memory")
 
 
 def bench(args: argparse.Namespace) -> str:
@@ -21,10 +22,13 @@ def bench(args: argparse.Namespace) -> str:
     torch.set_num_threads(1)
     quiet_transformers()
     module = importlib.import_module(f"scar.bench.{args.target}")
-    rows = module.run(quick=args.quick, cache=Path(args.cache), advance=training_bar(f"bench {args.target}"))
-    table = f"{(module.__doc__ or '').splitlines()[0]}\n\n{machine()}\n\n{markdown(rows)}"
+    found = module.run(quick=args.quick, cache=Path(args.cache), advance=training_bar(f"bench {args.target}"))
+    tables = found if isinstance(found, dict) else {"": found}
+    shown = "\n".join((f"{title}\n\n" if title else "") + markdown(rows) for title, rows in tables.items())
+    dicts = {title: as_dicts(rows) for title, rows in tables.items()}
+    table = f"{inspect.getdoc(module)}\n\n{machine()}\n\n{shown}"
     files = {
-        f"{args.target}.json": (json.dumps(as_dicts(rows), indent=1) + "\n").encode(),
+        f"{args.target}.json": (json.dumps(dicts if isinstance(found, dict) else dicts[""], indent=1) + "\n").encode(),
         f"{args.target}.md": table.encode(),
     }
     return table + "".join(f"wrote {path}\n" for path in write_files(Path(args.results) / "bench", files))
@@ -35,7 +39,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=TARGETS, help="what to measure")
     parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
-    parser.add_argument("--cache", default="cache", help="folder of the local models (estimators needs them)")
+    parser.add_argument(
+        "--cache", default="cache", help="folder of the local models (agreement and estimators need them)"
+    )
     parser.add_argument("--results", default="results", help="folder to write into")
     try:
         sys.stdout.write(bench(parser.parse_args()))

@@ -144,7 +144,10 @@ def load_reward_sequence_model(name: str | Path, *, device: torch.device) -> Any
 
 def space_token(tokenizer: Any) -> int:
     """The id that stands for an absent unit: the last id of a single encoded space (paper note 1)."""
-    return tokenizer.encode(" ", add_special_tokens=False)[-1]
+    encoded = tokenizer.encode(" ", add_special_tokens=False)
+    if not encoded:
+        raise ValueError("the reward model has a tokenizer that encodes a space to nothing, so there is no space token to fill with")
+    return encoded[-1]
 
 
 class ModelCache:

@@ -121,7 +121,7 @@ class RewardReader:
             return tokens, owners, ends, torch.zeros(0, len(policy_ids))
         shares = torch.zeros(len(encoded["input_ids"]), len(policy_ids))
         for row, (token, (start, end)) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
-            end = min(max(end, start + 1), len(holder))  # some tokenizers give a mark of their own no character
+            end = min(max(end, 1), len(holder))  # a mark of the tokenizer's own may have no character
             start = min(start, end - 1)
             inside = range(start, end)
             solid = [c for c in inside if not text[c].isspace()] or list(inside)

@@ -14,14 +14,7 @@ from scar.recipes.pair_report import compare
 from scar.recipes.pairwise import Group
 from scar.recipes.preference import PreferenceModels
 from scar.tasks.hh import REWARD_PROMPT, prompt_of
-from scar.tasks.imdb import hash_split
 from scar.tasks.preferences import Distractor, answer_distractors, cut_together
-from scar.tasks.wrapups import sentences
-
-PASSAGE_SENTENCES, PASSAGE_STRIDE = 5, 2
-"""A passage is a sentence and the four after it; one starts at every second sentence."""
-PASSAGE_WORDS = 8
-"""Fewer words on either side make no passage."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +31,6 @@ class AnswerModels(PreferenceModels):
             response=" " + rows["answer"].str[:head],
             sft=True,
         )
-
-    def pair_rows(self, split: str) -> pd.DataFrame:
-        """The rows and passages of plain text: a sentence as the request, what follows it as the answer. A thousand answers
-        alone do not teach a fresh model to see what belongs to a request, or that a text runs in circles."""
-        passages = pd.DataFrame(self._passages(), columns=["turn", "answer"])
-        passages = passages[passages["turn"].map(hash_split) == split]
-        passages = passages.assign(prompt=passages["turn"].map(prompt_of), response=" " + passages["answer"])
-        return pd.concat([self.rows(split), passages], ignore_index=True)
-
-    def _passages(self) -> list[tuple[str, str]]:
-        head = self.settings["tokenizer"]["head_characters"]
-        found = []
-        for text in self.language_texts():
-            parts = sentences(" ".join(text.split()))
-            for start in range(0, len(parts) - 1, PASSAGE_STRIDE):
-                turn, answer = parts[start], " ".join(parts[start + 1 : start + PASSAGE_SENTENCES])[:head]
-                if min(len(turn.split()), len(answer.split())) >= PASSAGE_WORDS:
-                    found.append((turn, answer))
-        return found
 
     def language_texts(self) -> list[str]:
         """Web pages and encyclopedia paragraphs: the answers alone are too few to learn English from."""

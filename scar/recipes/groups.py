@@ -52,10 +52,9 @@ class GroupDrawer:
 
     def _group(self, row: int, responses: list[list[int]]) -> Group:
         fraction = self._fraction()
-        return Group(
-            self.prompts[row],
-            [self._blank(ids, fraction) for ids in self.finish(responses, self.tokenizer, self.draws)],
-        )
+        better, *worse = self.finish(responses, self.tokenizer, self.draws)
+        told_apart = [better, *(ids for ids in worse if ids != better)]  # a cut may leave nothing of the difference
+        return Group(self.prompts[row], [self._blank(ids, fraction) for ids in told_apart])
 
     def _fraction(self) -> float:
         if self.fraction is not None:

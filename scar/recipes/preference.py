@@ -54,10 +54,6 @@ class PreferenceModels(LocalModels):
     def after_training(self, model: Any, tokenizer: Any) -> dict[str, Any]:
         """What is done to a trained reward model, and what there is to report of it beside its accuracy."""
 
-    def pair_rows(self, split: str) -> pd.DataFrame:
-        """The rows from which the reward model's training pairs are made."""
-        return self.rows(split)
-
     def language_texts(self) -> list[str]:
         """Texts for the base model beside the rows."""
         return []
@@ -172,7 +168,7 @@ class PreferenceModels(LocalModels):
         settings, tokenizer = self.settings["reward"], self.tokenizer()
         seed = stream_seed(self.seed, "reward_init")
         model = loading.reward_model_on(self.folder("base"), dropout=settings["dropout"], seed=seed).to(self.device)
-        rows = self.pair_rows("train")
+        rows = self.rows("train")
         groups = self._groups(rows, tokenizer, numpy_generator(self.seed, "reward_pairs", 0), settings=settings)
         train_pairwise(
             model,

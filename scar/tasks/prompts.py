@@ -129,35 +129,36 @@ class WholePrompt:
         return [_encode(tokenizer, p.before + self.cut(p, tokenizer) + p.after) for p in prompts]
 
     def _fits(self, tokenizer: Any, prompt: PromptText, body: str) -> bool:
-        # A token never spans 40 characters here: what is longer than this cannot fit.
-        whole = prompt.before + body + prompt.after
-        return len(whole) <= 40 * self.max_tokens and len(_encode(tokenizer, whole)) <= self.max_tokens
+        return self._excess(tokenizer, prompt, body) <= 0
+
+    def _excess(self, tokenizer: Any, prompt: PromptText, body: str) -> int:
+        """How many tokens too many the prompt has with this body."""
+        return len(_encode(tokenizer, prompt.before + body + prompt.after)) - self.max_tokens
 
     def cut(self, prompt: PromptText, tokenizer: Any) -> str:
-        """The body of a prompt, cut until the prompt fits. ValueError if even an empty body does not fit."""
-        body = prompt.body
-        while not self._fits(tokenizer, prompt, body):
+        """The body of a prompt, cut until the prompt fits. ValueError if even an empty body does not fit.
+
+        The result is that of the rule; heads that cannot fit are passed over without being encoded.
+        """
+        body, longest = prompt.body, None
+        while (excess := self._excess(tokenizer, prompt, body)) > 0:
             if not body:
                 raise ValueError(
                     f"a prompt without its body takes more than task.prompt.max_tokens={self.max_tokens} tokens; "
                     "raise it"
                 )
-            newline = body.rfind("\n")
-            body = body[:newline] if newline >= 0 else self._cut_characters(tokenizer, prompt, body)
+            if longest is None:
+                longest = self._longest(tokenizer, prompt)
+            # A character is at most four tokens; 64 is a margin.
+            length = max(min(len(body) - max((excess - 64) // 4, 1), longest), 0)
+            first, last = body.find("\n"), body.rfind("\n", 0, length + 1)
+            body = body[:length] if first < 0 else body[: max(first, last)]
         return body
 
-    def _cut_characters(self, tokenizer: Any, prompt: PromptText, body: str) -> str:
-        """The longest head of `body` that fits, or an empty one.
-
-        One character at a time as N+ does, but from the end of the word that holds the last token allowed: cutting inside
-        a word changes the tokens of that word only, so no longer head can fit. (At the border to `after` a token or two
-        may merge.)
-        """
-        allowed = max(self.max_tokens - len(_encode(tokenizer, prompt.after)) + 2, 1)
-        whole = tokenizer(prompt.before + body, add_special_tokens=False, return_offsets_mapping=True)
-        spans = whole["offset_mapping"]
-        reached = max(spans[min(allowed, len(spans)) - 1][1] - len(prompt.before), 0)
-        word_end = re.search(r"\s|$", body[reached:])
-        start = min(reached + (word_end.start() if word_end else 0), len(body) - 1)
-        heads = (body[:length] for length in range(start, -1, -1))
-        return next((head for head in heads if self._fits(tokenizer, prompt, head)), "")
+    def _longest(self, tokenizer: Any, prompt: PromptText) -> int:
+        """A head of the body longer than this cannot fit: it ends behind the word that holds the last token allowed."""
+        whole = tokenizer(prompt.before + prompt.body, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in whole["offset_mapping"]][: self.max_tokens]
+        reached = max((ends or [0])[-1] - len(prompt.before), 0)
+        rest = re.match(r"\S*\s*", prompt.body[reached:])
+        return reached + (rest.end() if rest else 0)

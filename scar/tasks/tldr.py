@@ -89,7 +89,7 @@ class TldrTask:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """All posts with text."""
-        frame = self.source.posts()
+        frame = self.source.posts().fillna({"post": ""})
         blank = frame["post"].str.strip() == ""
         self.left_out["blank"] = int(blank.sum())
         return frame[~blank]

@@ -207,9 +207,12 @@ def test_frozen_copy_has_no_value_function_and_the_policy_keeps_its_own() -> Non
     assert all(p.requires_grad for p in policy.parameters())
 
 
-def test_value_net_of_half_precision_weights_starts_as_their_scores() -> None:
-    reward = reward_of(sequence_model().to(torch.bfloat16), offset=OFFSET)
+@pytest.mark.parametrize("labels", [1, 2])
+def test_value_net_of_half_precision_weights_starts_as_their_scores(labels: int) -> None:
+    reward = reward_of(sequence_model(labels=labels).to(torch.bfloat16), offset=OFFSET)
     trunk, head = reward.as_value_net()
+    weight = reward.model.score.weight.float()
+    assert torch.equal(head.weight, weight if labels == 1 else (weight[1] - weight[0])[None])
     assert head.weight.dtype == head.bias.dtype == torch.float32
     ids, mask = right_padded(ROWS)
     with torch.no_grad():

@@ -149,7 +149,7 @@ MEMBERS = {
     "data/dpo_en_demo.json": json.dumps(PAIRS).encode(),
     "data/kto_en_demo.json": json.dumps(VOTES).encode(),
     "data/c4_demo.jsonl": "".join(json.dumps({"text": f"Page {n},\nof café."}) + "\n" for n in range(3)).encode(),
-    "data/wiki_demo.txt": "A paragraph.\n\nAnother one.\n".encode(),
+    "data/wiki_demo.txt": b"A paragraph.\n\nAnother one.\n",
 }
 
 

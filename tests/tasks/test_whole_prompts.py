@@ -149,7 +149,7 @@ def test_the_rule_by_hand_with_a_token_a_character(body: str, max_tokens: int, e
     assert WholePrompt(max_tokens + 2, "cut").cut(prompt, CharacterTokenizer()) == expected
 
 
-@pytest.mark.parametrize(("spaces", "max_tokens"), [(2, 5), (8, 5), (16, 6), (32, 6)])
+@pytest.mark.parametrize(("spaces", "max_tokens"), [(8, 5), (16, 6), (32, 6)])
 def test_white_space_that_makes_fewer_tokens_when_it_is_longer_follows_the_rule_too(
     spaces: int, max_tokens: int
 ) -> None:
@@ -157,6 +157,13 @@ def test_white_space_that_makes_fewer_tokens_when_it_is_longer_follows_the_rule_
     expected = literally(prompt, spaces_tokenizer(), max_tokens)
     assert expected is not None
     assert WholePrompt(max_tokens, "cut").cut(prompt, spaces_tokenizer()) == expected
+
+
+@pytest.mark.parametrize("max_tokens", [20, 60, 150])
+def test_characters_of_several_tokens_each_follow_the_rule_too(max_tokens: int) -> None:
+    prompt, tokenizer = PromptText("P: ", "語🚀界" * 50, AFTER), policy_tokenizer()
+    assert length_of(prompt, prompt.body, tokenizer) > 450
+    assert WholePrompt(max_tokens, "cut").cut(prompt, tokenizer) == literally(prompt, tokenizer, max_tokens)
 
 
 def test_a_prompt_that_does_not_fit_without_its_body_is_an_error_in_one_line() -> None:
