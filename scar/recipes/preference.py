@@ -66,7 +66,7 @@ class PreferenceModels(LocalModels):
     @cached_property
     def _rows(self) -> pd.DataFrame:
         rows, limit = self.all_rows(), self.settings["examples"]
-        return rows if limit is None else rows.groupby("split").head(limit)
+        return rows if limit is None else pd.concat([_some(part, limit) for _, part in rows.groupby("split")])
 
     def rows(self, split: str) -> pd.DataFrame:
         """The rows of one split."""
@@ -196,7 +196,7 @@ class PreferenceModels(LocalModels):
 
     def _accuracy(self, model: Any, tokenizer: Any) -> dict[str, Any]:
         """Held-out pairs, kind by kind: as they are, and with half of both responses blanked."""
-        rows = self.rows("test").head(self.settings["reward"]["report_rows"])
+        rows = _some(self.rows("test"), self.settings["reward"]["report_rows"]).reset_index(drop=True)
         report: dict[str, Any] = {}
         for name, fraction in (("accuracy", 0.0), ("accuracy_half_blanked", 0.5)):
             by_kind = {}
@@ -207,6 +207,11 @@ class PreferenceModels(LocalModels):
                 by_kind[kind] = [group for group in groups.draw(range(len(rows))) if len(group.responses) > 1]
             report |= compare(model, by_kind, name=name, pad_id=tokenizer.pad_token_id)
         return report
+
+
+def _some(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """At most `limit` rows, always the same ones; not the first, because data come sorted by label."""
+    return rows.sample(n=min(limit, len(rows)), random_state=0)
 
 
 def _chunks(tokenizer: Any, texts: Sequence[str], lengths: Mapping[str, int]) -> list[list[int]]:
