@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from scar.attribution.backends import BACKENDS, DTYPES, make_scorer
 from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
 from scar.attribution.shap_backend import ShapEstimator
-from scar.construct import build_settings, construct
 from scar.cli import sweep_size
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
+from scar.construct import build_settings, construct
 from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
 from scar.models.reward import SequenceRewardModel
 from scar.recipes.store import LocalModels

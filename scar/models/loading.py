@@ -146,7 +146,9 @@ def space_token(tokenizer: Any) -> int:
     """The id that stands for an absent unit: the last id of a single encoded space (paper note 1)."""
     encoded = tokenizer.encode(" ", add_special_tokens=False)
     if not encoded:
-        raise ValueError("the reward model has a tokenizer that encodes a space to nothing, so there is no space token to fill with")
+        raise ValueError(
+            "the reward model has a tokenizer that encodes a space to nothing, so there is no space token to fill with"
+        )
     return encoded[-1]
 
 
