@@ -77,7 +77,7 @@ study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients
 	@$(LENGTHS) shaping=scar segmentation=token estimator=owen task.generation.max_new_tokens=16,32
 	@$(BIN)/python experiments/report.py sweep --scale $(SCALE) --runs sweeps/study --results $(RESULTS) --name study
 
-smoke:  ## everything at scale=smoke in under two minutes, ending in results/smoke/table1.md
+smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/table1.md
 	@$(MAKE) --no-print-directory reproduce-table1 SCALE=smoke SEEDS=1,2
 
 bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators or memory; QUICK=1 leaves out what takes minutes
