@@ -15,6 +15,9 @@ from scar.tasks.preferences import Distractor, blanked, row_pairs
 Finish = Callable[[Sequence[list[int]], Any, np.random.Generator], list[list[int]]]
 """Given the encoded responses of one group, the tokenizer and draws: what is read of them."""
 
+LabelOf = Callable[[int, str | None], float]
+"""Given a row number and the kind of a distractor (None: the row's prompt and own response): the label, NaN if not known."""
+
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token rows of `texts`, without special tokens."""
@@ -37,24 +40,35 @@ class GroupDrawer:
     draws: np.random.Generator
     settings: Mapping[str, Any]
     fraction: float | None = None
+    label_of: LabelOf | None = None
 
     def draw(self, chosen: Sequence[int]) -> list[Group]:
         """One group a row number."""
-        drawn = [[self.texts[row], *self._worse(row)] for row in chosen]
-        encoded = iter(encode(self.tokenizer, [text for group in drawn for text in group]))
-        return [self._group(row, [next(encoded) for _ in group]) for row, group in zip(chosen, drawn, strict=True)]
+        drawn = [[(self.texts[row], None), *self._worse(row)] for row in chosen]
+        encoded = iter(encode(self.tokenizer, [text for group in drawn for text, _ in group]))
+        return [
+            self._group(row, [kind for _, kind in group], [next(encoded) for _ in group])
+            for row, group in zip(chosen, drawn, strict=True)
+        ]
 
-    def _worse(self, row: int) -> list[str]:
+    def _worse(self, row: int) -> list[tuple[str, str]]:
         kinds, per_row = self.settings["kinds"], self.settings["pairs_a_row"]
         own = self.texts[row].strip()
         found = row_pairs(row, own, self.distractors, kinds, per_row=per_row, generator=self.draws)
-        return [" " + worse for worse, _ in found]
+        return [(" " + worse, kind) for worse, kind in found]
 
-    def _group(self, row: int, responses: list[list[int]]) -> Group:
+    def _group(self, row: int, kinds: list[str | None], responses: list[list[int]]) -> Group:
         fraction = self._fraction()
         better, *worse = self.finish(responses, self.tokenizer, self.draws)
-        told_apart = [better, *(ids for ids in worse if ids != better)]  # a cut may leave nothing of the difference
-        return Group(self.prompts[row], [self._blank(ids, fraction) for ids in told_apart])
+        # A cut may leave nothing of the difference.
+        told_apart = [
+            (better, None),
+            *((ids, kind) for ids, kind in zip(worse, kinds[1:], strict=True) if ids != better),
+        ]
+        labels = (
+            [] if self.label_of is None else [self.label_of(row, kind) for kind in (None, *(k for _, k in told_apart))]
+        )
+        return Group(self.prompts[row], [self._blank(ids, fraction) for ids, _ in told_apart], labels)
 
     def _fraction(self) -> float:
         if self.fraction is not None:

@@ -20,9 +20,9 @@ import torch
 from scar.config import GenerationConfig
 from scar.models import loading
 from scar.models.policy import CausalPolicy
-from scar.recipes.groups import GroupDrawer, encode
+from scar.recipes.groups import GroupDrawer, LabelOf, encode
 from scar.recipes.pair_report import compare
-from scar.recipes.pairwise import train_pairwise
+from scar.recipes.pairwise import PairLoss, train_pairwise
 from scar.recipes.store import LocalModels, StartProgress
 from scar.rollout import Sampler
 from scar.seeding import generator, numpy_generator, stream_seed
@@ -45,6 +45,10 @@ class PreferenceModels(LocalModels):
     @abstractmethod
     def distractors(self, rows: pd.DataFrame) -> dict[str, Distractor]:
         """What the own response of a row of `rows` is compared with, by kind."""
+
+    def labels(self, rows: pd.DataFrame) -> LabelOf | None:
+        """What is known of prompts and responses beside the preferences; None: nothing."""
+        return None
 
     @abstractmethod
     def finish(self, responses: Sequence[list[int]], tokenizer: Any, draws: np.random.Generator) -> list[list[int]]:
@@ -174,6 +178,7 @@ class PreferenceModels(LocalModels):
             model,
             groups.draw,
             len(rows),
+            loss=PairLoss(**settings["loss"]),
             config=TrainingConfig(**settings["training"]),
             pad_id=tokenizer.pad_token_id,
             generator=generator(self.seed, "reward_training"),
@@ -188,6 +193,7 @@ class PreferenceModels(LocalModels):
             prompts=self.reward_prompt_ids(rows, tokenizer),
             texts=rows["response"].tolist(),
             distractors=self.distractors(rows),
+            label_of=self.labels(rows),
             finish=self.finish,
             tokenizer=tokenizer,
             draws=draws,

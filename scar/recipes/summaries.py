@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 
 from scar.models.reward import SCORE_OFFSET
+from scar.recipes.groups import LabelOf
 from scar.recipes.pairwise import Group, score_groups
 from scar.recipes.preference import PreferenceModels
 from scar.tasks.preferences import Distractor, summary_distractors
@@ -32,6 +34,17 @@ class SummaryModels(PreferenceModels):
     def distractors(self, rows: pd.DataFrame) -> dict[str, Distractor]:
         """See `summary_distractors`."""
         return summary_distractors(rows)
+
+    def labels(self, rows: pd.DataFrame) -> LabelOf:
+        """The sentiment of a review is that of its texts; a chant is of some other review."""
+        of_row = rows["label"].astype(float).tolist()
+
+        def label_of(row: int, kind: str | None) -> float:
+            if kind == "chant":
+                return math.nan
+            return 1 - of_row[row] if kind == "other_opposite" else of_row[row]
+
+        return label_of
 
     def finish(self, responses: Sequence[list[int]], tokenizer: Any, draws: np.random.Generator) -> list[list[int]]:
         """Every response closed by EOS, where the score is read."""

@@ -21,6 +21,8 @@ from scar.tasks.wrapups import sentences
 COLUMNS = ["row", "chosen", "rejected", "kind"]
 CANDIDATES = 24
 """So many places or other rows are looked at for a distractor."""
+DRAWS = 4
+"""So often is a distractor drawn for each that is wanted, at most."""
 LOOP_WORDS = 6
 """A repeated phrase of the own text has 1 to so many words."""
 CHANT_WORDS = 8
@@ -56,25 +58,23 @@ def row_pairs(
     per_row: int,
     generator: Generator,
 ) -> list[tuple[str, str]]:
-    """`per_row` distractors of one row as (rejected, kind), of different kinds drawn in proportion to their weights.
+    """`per_row` distractors of one row as (rejected, kind), their kinds drawn in proportion to `weights`, no text twice.
 
-    Where the drawn distractor cannot be made of the row (None, or equal to the text) another kind is drawn; a row gives
-    fewer when too few kinds can be made of it. Raises ValueError for an unknown kind, no positive weight or more pairs
-    than kinds.
+    A drawn distractor that cannot be made of the row (None, or equal to the text) is drawn anew; a row gives fewer when
+    `DRAWS` draws a pair do not find enough. Raises ValueError for an unknown kind, no positive weight or no pair.
     """
     unknown = set(weights) - set(distractors)
     if unknown or min(weights.values(), default=0) < 0 or sum(weights.values()) <= 0:
         raise ValueError(f"pair kinds {dict(weights)}; allowed: {', '.join(distractors)}, weights 0 or more, not all 0")
+    if per_row < 1:
+        raise ValueError(f"per_row={per_row}; allowed: 1 or more")
     kinds, shares = list(weights), np.array([*weights.values()], float) / sum(weights.values())
-    usable = int(np.count_nonzero(shares))
-    if not 1 <= per_row <= usable:
-        raise ValueError(f"per_row={per_row}; allowed: 1 to the {usable} kinds with a weight above 0")
-    found: list[tuple[str, str]] = []
-    for place in generator.choice(len(kinds), size=usable, replace=False, p=shares):
+    found: dict[str, str] = {}
+    for place in generator.choice(len(kinds), size=DRAWS * per_row, p=shares).tolist():
         rejected = distractors[kinds[place]](row, generator) if len(found) < per_row else None
         if rejected and rejected != text:
-            found.append((rejected, kinds[place]))
-    return found
+            found.setdefault(rejected, kinds[place])
+    return list(found.items())
 
 
 def summary_distractors(rows: pd.DataFrame) -> dict[str, Distractor]:

@@ -43,6 +43,27 @@ def test_own_text_comes_first_and_each_kind_once_behind_the_rows_prompt() -> Non
         assert all(ids[-1] == TOKENIZER.eos_token_id for ids in group.responses)
 
 
+def test_every_response_has_the_label_of_its_kind_behind_that_of_the_prompt() -> None:
+    labels = {None: 0.25, "a": 0.5, "b": 0.75}
+    (group,) = drawer(label_of=lambda row, kind: row + labels[kind]).draw([1])
+    texts = [TOKENIZER.decode(ids[:-1]).split()[0] for ids in group.responses]
+    expected = {"first": 1.5, "second": 1.75}
+    assert group.labels == [1.25, 1.25, *(expected[text] for text in texts[1:])]
+    assert list(drawer().draw([1])[0].labels) == []
+
+
+def test_a_response_that_is_told_apart_by_nothing_takes_its_label_with_it() -> None:
+    same = {"a": lambda row, draws: TEXTS[row] + " x", "b": lambda row, draws: "second"}
+    cut = drawer(
+        distractors=same,
+        finish=lambda responses, tokenizer, draws: [ids[:3] for ids in responses],
+        label_of=lambda row, kind: {None: 1.0, "a": 2.0, "b": 3.0}[kind],
+    )
+    (group,) = cut.draw([0])
+    assert len(group.responses) == 2
+    assert group.labels == [1.0, 1.0, 3.0]
+
+
 def test_half_of_the_content_is_blanked_and_eos_never() -> None:
     space = loading.space_token(TOKENIZER)
     (whole,), (blanked,) = drawer().draw([0]), drawer(fraction=0.5).draw([0])

@@ -9,7 +9,17 @@ import torch
 
 from scar.models import loading
 from scar.recipes.pair_report import compare, wilson_interval
-from scar.recipes.pairwise import Group, group_scores, margins, score_groups, train_pairwise
+from scar.recipes.pairwise import (
+    Group,
+    PairLoss,
+    group_scores,
+    group_states,
+    label_loss,
+    margins,
+    pair_loss,
+    score_groups,
+    train_pairwise,
+)
 from scar.supervised import TrainingConfig
 
 TEXTS = ["the film was good and the actors were good", "the film was bad and the music was loud"]
@@ -51,22 +61,87 @@ def test_margins_are_the_better_score_less_each_worse_one() -> None:
     assert found.tolist() == [2.0, -1.0, -0.5]
 
 
-def test_training_learns_which_token_is_better() -> None:
+def test_loss_by_hand() -> None:
+    scores = torch.tensor([3.0, 1.0, 4.0, 2.0, 2.5])
+    preferences = sum(math.log(1 + math.exp(-margin)) for margin in (2.0, -1.0, -0.5)) / 3
+    assert pair_loss(scores, GROUPS).item() == pytest.approx(preferences)
+    levels = (4.0**2 + 7.0**2 + 4.5**2) / 3
+    assert pair_loss(scores, GROUPS, center=0.1).item() == pytest.approx(preferences + 0.1 * levels)
+
+
+def test_label_loss_by_hand() -> None:
+    reader = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        reader.weight.copy_(torch.eye(2))  # prompts are read from the first component, responses from the second
+        reader.bias.zero_()
+    groups = [Group([1], [[2], [3]], labels=[1.0, 0.0, math.nan]), Group([1], [[2]], labels=[0.0, 1.0])]
+    prompts = torch.tensor([[2.0, 9.0], [1.0, 9.0]])
+    responses = torch.tensor([[9.0, -1.0], [9.0, 5.0], [9.0, 3.0]])
+    of_prompts = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
+    of_responses = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-3))) / 2
+    found = label_loss(reader, prompts, responses, groups).item()
+    assert found == pytest.approx((of_prompts + of_responses) / 2)
+
+
+def test_states_of_prompts_do_not_depend_on_padding(model: torch.nn.Module) -> None:
+    prompts, _ = group_states(model, GROUPS, pad_id=PAD)
+    alone, _ = group_states(model, GROUPS[1:], pad_id=PAD)
+    torch.testing.assert_close(prompts[1:], alone, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"center": -0.1}, {"label": math.nan}])
+def test_loss_weights_must_be_0_or_more(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="loss"):
+        PairLoss(**wrong)
+
+
+def train(groups: list[Group], loss: PairLoss, *, epochs: int = 10) -> tuple[torch.nn.Module, list[float]]:
     tokenizer = loading.train_tokenizer(TEXTS, vocab_size=280)
     model = loading.new_reward_model(tokenizer, ARCHITECTURE, seed=3)
-    groups = [Group([5 + i], [[20, 21], [30, 21]]) for i in range(8)]
     losses: list[float] = []
     train_pairwise(
         model,
         lambda chosen: [groups[i] for i in chosen],
         len(groups),
-        config=TrainingConfig(epochs=10, batch_size=4, learning_rate=2e-2, weight_decay=0.0, max_grad_norm=1.0),
+        loss=loss,
+        config=TrainingConfig(epochs=epochs, batch_size=4, learning_rate=2e-2, weight_decay=0.0, max_grad_norm=1.0),
         pad_id=PAD,
         generator=torch.Generator().manual_seed(0),
         progress=lambda done, total, shown: losses.append(shown["loss"]),
     )
+    return model, losses
+
+
+def test_training_learns_which_token_is_better() -> None:
+    groups = [Group([5 + i], [[20, 21], [30, 21]]) for i in range(8)]
+    model, losses = train(groups, PairLoss())
     assert losses[0] == pytest.approx(math.log(2), abs=0.2)  # a fresh head hardly tells them apart
     assert bool((margins(score_groups(model, groups, pad_id=PAD), groups) > 1).all())
+
+
+def test_centering_takes_the_level_of_every_prompt_to_0() -> None:
+    groups = [Group([5 + i], [[20, 21], [30, 21]]) for i in range(8)]
+    model, _ = train(groups, PairLoss(center=0.5), epochs=40)
+    better, worse = score_groups(model, groups, pad_id=PAD).reshape(-1, 2).T
+    assert bool((better - worse > 1).all())
+    assert float((better + worse).abs().max()) < 0.2
+
+
+def test_labels_shape_the_states_and_leave_no_head_behind() -> None:
+    # Labels follow the prompt's token; preferences follow the response's.
+    groups = [Group([5 + i], [[20], [30]], labels=[float(i % 2)] * 3) for i in range(8)]
+    model, _ = train(groups, PairLoss(label=1.0), epochs=40)
+    prompts, _ = group_states(model, groups, pad_id=PAD)
+    untaught, _ = train(groups, PairLoss(), epochs=40)
+    plain, _ = group_states(untaught, groups, pad_id=PAD)
+
+    def apart(states: torch.Tensor) -> float:
+        """How far the two labels' means lie apart, in standard deviations within a label."""
+        even, odd = states[0::2].detach(), states[1::2].detach()
+        return float((even.mean(0) - odd.mean(0)).norm() / (even.std(0).norm() + odd.std(0).norm()))
+
+    assert apart(prompts) > 2 * apart(plain)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in untaught.parameters())
 
 
 def test_wilson_interval_by_hand() -> None:

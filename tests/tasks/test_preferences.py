@@ -92,7 +92,7 @@ def test_cut_stops_a_longer_summary_in_mid_sentence_at_the_own_length() -> None:
         assert number(rejected) % 2 == row % 2
 
 
-def test_kinds_follow_their_weights_and_the_pairs_of_a_row_differ_in_kind() -> None:
+def test_kinds_follow_their_weights_and_the_pairs_of_a_row_differ() -> None:
     rows = summary_rows(600)
     distractors = summary_distractors(rows)
     got = pairs(rows["summary"], distractors, {"lead": 3.0, "shuffled": 1.0, "cut": 0.0}, generator=rng())
@@ -100,13 +100,15 @@ def test_kinds_follow_their_weights_and_the_pairs_of_a_row_differ_in_kind() -> N
     assert shares == {"lead": pytest.approx(0.75, abs=0.06), "shuffled": pytest.approx(0.25, abs=0.06)}
     several = pairs(rows["summary"], distractors, dict.fromkeys(SUMMARY_KINDS, 1.0), per_row=3, generator=rng())
     assert several["row"].tolist() == [row for row in range(600) for _ in range(3)]
-    assert (several.groupby("row")["kind"].nunique() == 3).all()
+    assert (several.groupby("row")["rejected"].nunique() == 3).all()
+    others = pairs(rows["summary"], distractors, {"other_opposite": 1.0}, per_row=3, generator=rng())
+    assert others["row"].tolist() == several["row"].tolist()  # one kind gives several texts
 
 
 def test_row_of_which_a_kind_cannot_be_made_gets_another_or_none() -> None:
     rows = pd.DataFrame({"turn": ["a", "b"], "answer": ["One sentence only.", "Two of them. Here."]})
     distractors = answer_distractors(rows)
-    both = pairs(rows["answer"], distractors, {"sentences_shuffled": 1.0, "other": 0.01}, generator=rng())
+    both = pairs(rows["answer"], distractors, {"sentences_shuffled": 1.0, "other": 4.0}, generator=rng())
     assert both["kind"][0] == "other"
     alone = pairs(rows["answer"], distractors, {"sentences_shuffled": 1.0}, generator=rng(1))
     assert set(alone["row"]) <= {1}
@@ -119,7 +121,7 @@ def test_row_of_which_a_kind_cannot_be_made_gets_another_or_none() -> None:
         ({"lead": -1.0, "cut": 2.0}, 1, r"weights 0 or more"),
         ({"lead": 0.0}, 1, r"not all 0"),
         ({}, 1, r"not all 0"),
-        ({"lead": 1.0, "cut": 0.0}, 2, r"per_row=2; allowed: 1 to the 1 kinds"),
+        ({"lead": 1.0, "cut": 0.0}, 0, r"per_row=0; allowed: 1 or more"),
     ],
 )
 def test_wrong_kinds_say_what_is_allowed(weights: dict[str, float], per_row: int, message: str) -> None:
