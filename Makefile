@@ -74,6 +74,7 @@ study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients
 	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=imdb $(LONG_TEXTS) hydra.launcher.n_jobs=$(JOBS)
 	@$(LENGTHS) shaping=sparse,prefix
 	@$(LENGTHS) shaping=scar segmentation=span,token
+	@$(LENGTHS) shaping=scar segmentation=token estimator=sequential
 	@$(LENGTHS) shaping=scar segmentation=token estimator=owen task.generation.max_new_tokens=16,32
 	@$(BIN)/python experiments/report.py sweep --scale $(SCALE) --runs sweeps/study --results $(RESULTS) --name study
 

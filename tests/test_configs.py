@@ -18,7 +18,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from scar.attribution.backends import BACKENDS, DTYPES, make_scorer
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.attribution.shap_backend import ShapEstimator
 from scar.cli import sweep_size
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
@@ -104,7 +104,7 @@ def test_the_groups_and_options_that_users_type_are_there() -> None:
         *(("shaping", name) for name in ("sparse", "uniform", "abc", "scar", "prefix")),
         *(("scale", name) for name in ("smoke", "local", "paper")),
         ("segmentation", "token"),
-        *(("estimator", name) for name in ("owen", "exact", "permutation", "shap")),
+        *(("estimator", name) for name in ("owen", "exact", "permutation", "sequential", "shap")),
         *(("tracker", name) for name in ("jsonl", "wandb")),
         ("experiment", "table1"),
     ):
@@ -117,6 +117,7 @@ def test_the_groups_and_options_that_users_type_are_there() -> None:
         ("owen", OwenEstimator),
         ("exact", ExactEstimator),
         ("permutation", PermutationEstimator),
+        ("sequential", SequentialEstimator),
         ("shap", ShapEstimator),
     ],
 )

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from scar.attribution.hierarchies import coalition_count, coarsen
-from scar.attribution.plans import coarse_plan, exact_plan, owen_plan, permutation_plan
+from scar.attribution.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
 from scar.coalitions import CoalitionPlan, UnitValues
 from scar.interfaces import Game
 from scar.segmentation.units import balanced_hierarchy
@@ -124,3 +124,13 @@ class PermutationEstimator(PlanEstimator):
         if count == 2:
             return _cached_exact_plan(2), "given"
         return permutation_plan(count, self.permutations, generator), "given"
+
+
+@dataclass(frozen=True)
+class SequentialEstimator(PlanEstimator):
+    """What each unit adds to those before it, absent units blanked and not cut off: what a prefix difference would be if the
+    reward model always read at the same place. Half the cost of a pair of permutations; not in the paper."""
+
+    def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> tuple[CoalitionPlan, str]:
+        """count + 1 coalitions, nothing drawn."""
+        return sequential_plan(count), "given"

@@ -75,7 +75,17 @@ def _members(hierarchy: np.ndarray) -> list[np.ndarray]:
 def permutation_plan(count: int, permutations: int, generator: np.random.Generator) -> CoalitionPlan:
     """Unbiased Shapley estimate from `permutations` random orders, in antithetic pairs (each order and its reverse)."""
     orders = [generator.permutation(count) for _ in range(permutations // 2)]
-    places = np.stack([np.argsort(arrivals) for order in orders for arrivals in (order, order[::-1])])
+    return _plan_of_places(np.stack([np.argsort(arrivals) for order in orders for arrivals in (order, order[::-1])]))
+
+
+def sequential_plan(count: int) -> CoalitionPlan:
+    """What each unit adds to those before it in the text: one order only, so no Shapley value (not in the paper)."""
+    return _plan_of_places(np.arange(count)[None])
+
+
+def _plan_of_places(places: np.ndarray) -> CoalitionPlan:
+    """The mean, over orders of arrival, of what each unit adds to those before it; `places` i64[K,n]: when unit i arrives."""
+    count = places.shape[1]
     # Row k of an order holds the k units that arrived first, k = 0..n.
     present = places[:, None, :] < np.arange(count + 1)[:, None]
     coalitions, rows = _distinct(present.reshape(-1, count))

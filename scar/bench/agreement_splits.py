@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.attribution.game import BatchGame, TextGame
 from scar.coalitions import CoalitionRows, UnitValues
 from scar.interfaces import CoalitionScorer, CreditMethod, Estimator, RewardModel
@@ -133,13 +133,7 @@ def left_to_right(texts: Texts, units: Units) -> Split:
     It is the one order of arrival in which a text is read, so it shows which part of the distance between prefix
     differences and Shapley values is due to the order and which to the end being cut off.
     """
-    masks = [np.arange(count) < np.arange(count + 1)[:, None] for count in units.count.tolist()]
-    per_token = np.zeros(texts.rollout.response_ids.shape)
-    offset = np.zeros(len(per_token))
-    for row, (v, ends) in enumerate(zip(texts.game(units).evaluate(masks), units.end_step.tolist(), strict=True)):
-        assert v is not None
-        per_token[row, ends[: len(v) - 1]], offset[row] = np.diff(v), v[0]
-    return Split(per_token, offset, float(np.mean([len(m) - 1 for m in masks])))
+    return estimated(texts, units, SequentialEstimator(), stream="sequential")
 
 
 def all_splits(texts: Texts, spans: Units, tokens: Units, *, full_owen: bool) -> dict[str, Split]:

@@ -60,6 +60,11 @@ def _variant(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["method"], *(str(row[key]) for key in ("segmentation", "estimator") if row.get(key)))
 
 
+def variant_name(row: dict[str, Any]) -> str:
+    """The kind of credit of a row of a sweep: its method, and for SCAR its units and estimator where these vary."""
+    return _name(_variant(row))
+
+
 def _name(variant: tuple[str, ...]) -> str:
     method, *rest = variant
     return method if not rest else f"{method}: {', '.join(part.split('(')[0] for part in rest)}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from scar.report.figures import figure2, figure2_curves, png_bytes
 from scar.report.frontier import frontier_figure
+from scar.report.paired import paired_markdown
 from scar.report.selection import Cells, select_cells
 from scar.report.sweeps import sweep_csv, sweep_markdown
 from scar.report.tables import table1_csv, table1_markdown
@@ -36,9 +37,10 @@ def table1_files(
 
 
 def sweep_files(records: Sequence[RunRecord], *, name: str) -> dict[str, bytes]:
-    """The table of a sweep as markdown and CSV and its figure of reward against KL; a .json beside them names its runs."""
+    """The tables of a sweep as markdown, its rows as CSV and its figure of reward against KL; a .json beside them names its
+    runs."""
     return {
-        f"{name}.md": sweep_markdown(records).encode(),
+        f"{name}.md": (sweep_markdown(records) + paired_markdown(records)).encode(),
         f"{name}.csv": sweep_csv(records).encode(),
         f"{name}.png": png_bytes(frontier_figure(records)),
         f"{name}.json": _json({"records": [_identify(record) for record in records]}),

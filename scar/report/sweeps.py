@@ -58,7 +58,7 @@ def sweep_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         twin = cells[where].setdefault(record.manifest["seed"], record)
         if twin is not record:
             raise ValueError(f"two records of one setting and seed: {twin.path} / {record.path}; delete one of them")
-    base = {_pair_key(record, sparse_keys): run_numbers(record) for record in sparse_runs}
+    base = {pair_key(record, sparse_keys): run_numbers(record) for record in sparse_runs}
     return [
         {"task": task, "method": method, **dict(values)} | _statistics(runs, base, sparse_keys)
         for (task, method, values), runs in sorted(cells.items(), key=lambda item: str(item[0]))
@@ -70,7 +70,17 @@ def _values_of(record: RunRecord, keys: Sequence[str]) -> Values:
     return tuple((key, values.get(key)) for key in keys)
 
 
-def _pair_key(record: RunRecord, keys: Sequence[str]) -> tuple[Any, ...]:
+def with_settings(records: Sequence[RunRecord]) -> list[tuple[RunRecord, dict[str, Any]]]:
+    """Each record with its task, its method and the settings that vary."""
+    keys = varied(records)
+    return [
+        (record, {"task": record.manifest["task"], "method": record.manifest["method"]} | dict(_values_of(record, keys)))
+        for record in records
+    ]
+
+
+def pair_key(record: RunRecord, keys: Sequence[str]) -> tuple[Any, ...]:
+    """What two runs must share to be compared: task, seed and the values of `keys`."""
     return record.manifest["task"], record.manifest["seed"], _values_of(record, keys)
 
 
@@ -82,7 +92,7 @@ def _statistics(
     for name in NUMBERS:
         row[f"{name}_mean"], row[f"{name}_std"] = mean_std([getattr(one, name) for one in numbers.values()])
     row["credit_share_mean"], _ = mean_std([one.credit_share for one in numbers.values()])
-    pairs = [(numbers[seed], base.get(_pair_key(record, sparse_keys))) for seed, record in runs.items()]
+    pairs = [(numbers[seed], base.get(pair_key(record, sparse_keys))) for seed, record in runs.items()]
     found = [(one, other) for one, other in pairs if other is not None]
     return row | {"pairs": len(found), "above_sparse": sum(one.final_reward > o.final_reward for one, o in found)}
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.attribution.hierarchies import coalition_count
 from scar.attribution.plans import exact_plan, owen_plan
 from scar.attribution.shap_backend import ShapEstimator
@@ -34,6 +34,7 @@ ESTIMATORS: dict[str, Any] = {
     "owen": OwenEstimator(max_coalitions=1024),
     "owen in 20 coalitions": OwenEstimator(max_coalitions=20),
     "permutation": PermutationEstimator(permutations=2),
+    "sequential": SequentialEstimator(),
     "shap": ShapEstimator(max_evals=1024, batch_size=10),
 }
 NOT_COARSE = [name for name in ESTIMATORS if name != "owen in 20 coalitions"]

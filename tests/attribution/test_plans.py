@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution.plans import coarse_plan, exact_plan, owen_plan, permutation_plan
+from scar.attribution.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
 from scar.coalitions import CoalitionPlan
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of
 from tests.builders import (
@@ -51,6 +51,7 @@ def plans_of_single_units(count: int, rng: np.random.Generator) -> dict[str, Coa
         "exact": exact_plan(count),
         "owen": owen_plan(random_hierarchy(count, rng)),
         "permutation": permutation_plan(count, 6, rng),
+        "sequential": sequential_plan(count),
     }
 
 
@@ -312,6 +313,13 @@ def test_one_antithetic_pair_by_hand() -> None:
     v = {(): 1.0, (0, 1, 2): 20.0, (2,): 3.0, (0, 2): 7.0, (1,): -2.0, (0, 1): 4.0}
     # Player 0: (7 - 3 + 4 + 2) / 2 = 5. Player 1: (20 - 7 - 2 - 1) / 2 = 5. Player 2: (3 - 1 + 20 - 4) / 2 = 9.
     np.testing.assert_allclose(solve(plan, lambda coalition: v[tuple(sorted(coalition))]), [5.0, 5.0, 9.0], atol=1e-12)
+
+
+def test_sequential_values_by_hand() -> None:
+    plan = sequential_plan(3)
+    assert len(plan.coalitions) == 4
+    v = {(): 1.0, (0,): 3.0, (0, 1): -2.0, (0, 1, 2): 20.0}
+    np.testing.assert_allclose(solve(plan, lambda coalition: v[tuple(sorted(coalition))]), [2.0, -5.0, 22.0])
 
 
 @property_test
