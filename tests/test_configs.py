@@ -41,7 +41,7 @@ EXPERIMENT_RUNS = {
     "ablation_segmentation": 27,
     "ablation_fill": 6,
     "ablation_empty": 9,
-    "ablation_value_net": 18,
+    "ablation_value_net": 36,
     "ablation_gae_lambda": 18,
     "ablation_alpha": 18,
 }
