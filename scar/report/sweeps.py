@@ -74,7 +74,10 @@ def with_settings(records: Sequence[RunRecord]) -> list[tuple[RunRecord, dict[st
     """Each record with its task, its method and the settings that vary."""
     keys = varied(records)
     return [
-        (record, {"task": record.manifest["task"], "method": record.manifest["method"]} | dict(_values_of(record, keys)))
+        (
+            record,
+            {"task": record.manifest["task"], "method": record.manifest["method"]} | dict(_values_of(record, keys)),
+        )
         for record in records
     ]
 
