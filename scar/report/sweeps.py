@@ -35,6 +35,7 @@ def varied(records: Sequence[RunRecord]) -> list[str]:
 
 def _values(record: RunRecord) -> dict[str, Any]:
     flat = {key: value for key, value in settings(record).items() if key.split(".")[0] not in _SHOWN}
+    flat.pop("shaping.alpha", None)  # `alpha` says the same
     return flat | {key: setting(record, key) for key in _SHOWN}
 
 

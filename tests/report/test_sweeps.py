@@ -55,6 +55,10 @@ def test_settings_that_only_scar_has_do_not_spoil_the_pairs(make_run: Make) -> N
     ]
 
 
+def test_alpha_is_one_column(make_run: Make) -> None:
+    assert varied([make_run(folder=f"{alpha}", alpha=alpha) for alpha in (0.2, 0.8)]) == ["alpha"]
+
+
 def test_markdown_and_csv_have_a_line_a_setting(make_run: Make) -> None:
     records = kl_sweep(make_run)
     lines = sweep_markdown(records).splitlines()
