@@ -152,7 +152,7 @@ class Run:
             self._tokenizer,
             self._reward_tokenizer,
             reads_eos=config.reads_eos,
-            max_tokens=self.reward_model.model.config.max_position_embeddings,
+            max_tokens=self.reward_model.max_tokens,
         )
         return ResponseScoring(self.reward_model, reader, config)
 

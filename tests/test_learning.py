@@ -23,6 +23,8 @@ prompts has a standard error of 0.12, after training of 0.2. Over seeds 1-3 the 
 class LetterCount:
     """The number of tokens with an e: an additive game, of which SCAR's credit is exact."""
 
+    max_tokens = 512
+
     def __init__(self, tokenizer: Any) -> None:
         self.space_id = space_token(tokenizer)
         self._weights = torch.tensor([float("e" in tokenizer.decode([token])) for token in range(len(tokenizer))])

@@ -36,6 +36,11 @@ class SequenceRewardModel(nn.Module):
         self.eval()
         self.requires_grad_(False)
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence that it reads."""
+        return int(self.model.config.max_position_embeddings)
+
     def read(self, hidden: Tensor) -> Tensor:
         """Scores [...] of hidden states [..., H]; the head runs in float32."""
         logits = nn.functional.linear(hidden.float(), self.model.score.weight.float())
