@@ -128,8 +128,8 @@ class PermutationEstimator(PlanEstimator):
 
 @dataclass(frozen=True)
 class SequentialEstimator(PlanEstimator):
-    """What each unit adds to those before it, absent units blanked and not cut off: what a prefix difference would be if the
-    reward model always read at the same place. Half the cost of a pair of permutations; not in the paper."""
+    """What each unit adds to those before it in the game; with `fill: space`, what a prefix difference would be if the reward
+    model always read at the same place. Half the cost of a pair of permutations; not in the paper."""
 
     def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> tuple[CoalitionPlan, str]:
         """count + 1 coalitions, nothing drawn."""
