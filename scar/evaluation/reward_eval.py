@@ -12,11 +12,30 @@ from scar.config import EvaluationConfig
 from scar.interfaces import PromptStream, Scoring
 from scar.rollout import Sampler
 from scar.seeding import generator
+from scar.types import Rollout
 
 
 def distinct_bigrams(token_ids: list[int]) -> int:
     """How many different adjacent token pairs a response has: a plain measure of collapse into repetition."""
     return len(set(pairwise(token_ids)))
+
+
+def _real(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    return [row[real].tolist() for row, real in zip(ids.cpu(), mask.cpu(), strict=True)]
+
+
+def _rows(rollout: Rollout, rewards: list[float]) -> list[dict[str, Any]]:
+    """What was evaluated, with the token ids, so that its credit can be computed later for exactly these tokens."""
+    prompts = rollout.prompts
+    columns = {
+        "prompt": prompts.texts,
+        "reward_prompt": prompts.reward_texts or [None] * len(prompts.texts),
+        "response": rollout.texts,
+        "reward": rewards,
+        "prompt_ids": _real(prompts.prompt_ids, prompts.prompt_mask),
+        "response_ids": _real(rollout.response_ids, rollout.response_mask),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def evaluate_policy(
@@ -31,7 +50,8 @@ def evaluate_policy(
 
     Returns a summary (reward_mean and reward_std over prompts (ddof 1) of the raw score, score_mean after the task's
     rules, kl_mean: mean per-sequence KL sum to the reference in nats, length_mean in tokens, eos_frac,
-    distinct_bigrams_mean, prompts) and a row for each prompt.
+    distinct_bigrams_mean, prompts) and a row for each prompt: prompt, reward_prompt (as the reward model reads it; None:
+    as the policy does), response, reward, and the token ids without padding (prompt_ids, response_ids).
     """
     rewards: list[float] = []
     finals: list[float] = []
@@ -50,10 +70,8 @@ def evaluate_policy(
         kls += (rollout.logprobs - rollout.ref_logprobs).sum(1).tolist()
         lengths += rollout.response_mask.sum(1).tolist()
         finished += rollout.finished.tolist()
-        for ids, mask in zip(rollout.response_ids.tolist(), rollout.response_mask.tolist(), strict=True):
-            bigrams.append(distinct_bigrams([t for t, real in zip(ids, mask, strict=True) if real]))
-        texts = zip(rollout.prompts.texts, rollout.texts, raw, strict=True)
-        samples += [{"prompt": prompt, "response": text, "reward": reward} for prompt, text, reward in texts]
+        bigrams += [distinct_bigrams(ids) for ids in _real(rollout.response_ids, rollout.response_mask)]
+        samples += _rows(rollout, raw)
     keep = slice(config.prompts)
     summary = {
         "reward_mean": float(np.mean(rewards[keep])),

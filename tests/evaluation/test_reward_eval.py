@@ -80,6 +80,13 @@ def test_summary_by_hand() -> None:
     assert [sample["reward"] for sample in samples] == [3.0, 5.0, 12.0, 0.0]
     assert [sample["response"] for sample in samples] == [text for batch in BATCHES for text in batch.texts]
     assert [sample["prompt"] for sample in samples] == [text for batch in BATCHES for text in batch.prompts.texts]
+    assert [sample["reward_prompt"] for sample in samples] == [None] * 4
+    assert [sample["response_ids"][:-1] for sample in samples[:1]] == [[10, 10, 10]]  # and EOS
+    assert [sample["response_ids"] for sample in samples[1:]] == [[11], [10, 11, 10, 11], [12, 12]]  # no padding
+    for sample, ids, mask in zip(
+        samples[:2], BATCHES[0].prompts.prompt_ids, BATCHES[0].prompts.prompt_mask, strict=True
+    ):
+        assert sample["prompt_ids"] == ids[mask].tolist()
 
 
 def test_prompts_beyond_the_number_asked_for_do_not_count() -> None:
