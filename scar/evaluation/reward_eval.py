@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +28,7 @@ def _real(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
 def _rows(rollout: Rollout, rewards: list[float]) -> list[dict[str, Any]]:
     """What was evaluated, with the token ids, so that its credit can be computed later for exactly these tokens."""
     prompts = rollout.prompts
-    columns = {
+    columns: dict[str, Sequence[Any]] = {
         "prompt": prompts.texts,
         "reward_prompt": prompts.reward_texts or [None] * len(prompts.texts),
         "response": rollout.texts,
