@@ -31,7 +31,7 @@ $(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)
 
 .DEFAULT_GOAL := help
 ABLATION ?=
-.PHONY: help setup models reproduce-table1 ablation study smoke bench test test-slow lint format type clean-results
+.PHONY: help setup models reproduce-table1 reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,19 +53,44 @@ $(STAMP): pyproject.toml constraints.txt
 models: setup  ## train the local models that are missing (SFT policies, reward models)
 	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=$(TASKS) hydra.launcher.n_jobs=$(JOBS)
 
+TRAIN = $(BIN)/python experiments/train.py $(COMMON) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
+REPORT = $(BIN)/python experiments/report.py scale=$(SCALE) "seeds=$(SEEDS)" model_seed=$(MODEL_SEED) results=$(RESULTS)
+
 reproduce-table1: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
-	@$(BIN)/python experiments/train.py experiment=table1 $(COMMON) \
-	  task=$(TASKS) shaping=$(METHODS) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
-	@$(BIN)/python experiments/report.py table1 --scale $(SCALE) --tasks $(TASKS) --methods $(METHODS) \
-	  --seeds "$(SEEDS)" --model-seed $(MODEL_SEED) --results $(RESULTS)
+	@$(TRAIN) experiment=table1 task=$(TASKS) shaping=$(METHODS)
+	@$(REPORT) table1 tasks=$(TASKS) methods=$(METHODS)
+
+reproduce-fig2: reproduce-table1  ## Figure 2, which rests on Table 1's runs
+
+# The other figures rest on one task each, whatever TASKS says. Each makes the models and runs that are missing.
+models-%: setup
+	@$(if $(filter paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=models $(COMMON) task=$* hydra.launcher.n_jobs=$(JOBS))
+
+reproduce-fig3: models-imdb  ## Figure 3: reward against KL on imdb
+	@$(TRAIN) experiment=table1 task=imdb shaping=$(METHODS)
+	@$(REPORT) figure3 methods=$(METHODS)
+
+UNITS = $(TRAIN) experiment=table1 task=tldr shaping=sparse,abc,scar && $(TRAIN) experiment=units
+reproduce-fig4: models-tldr  ## Figure 4: reward against device time on tldr: sparse, ABC, SCAR with spans and with tokens
+	@$(UNITS)
+	@$(REPORT) figure4
+
+reproduce-fig5: models-tldr  ## Figure 5: SCAR's token units beside spans on tldr
+	@$(UNITS)
+	@$(REPORT) figure5
+
+report: setup  ## results/SCALE/report.html: every table and figure that has runs, the paper's claims, what is missing
+	@$(REPORT) all
 
 # Runs and tables of their own: none of them may be mixed with Table 1's.
 ABLATIONS = $(patsubst conf/experiment/ablation_%.yaml,%,$(wildcard conf/experiment/ablation_*.yaml))
 ablation: setup  ## one sweep over what the paper leaves open: ABLATION=fill, alpha, ... (see conf/experiment)
 	$(if $(filter $(ABLATION),$(ABLATIONS)),,$(error ABLATION=$(ABLATION); allowed: $(ABLATIONS)))
 	@$(BIN)/python experiments/train.py experiment=ablation_$(ABLATION) $(COMMON) hydra.launcher.n_jobs=$(JOBS)
-	@$(BIN)/python experiments/report.py sweep --scale $(SCALE) --runs sweeps/ablation_$(ABLATION) \
-	  --results $(RESULTS) --name ablation_$(ABLATION)
+	@$(REPORT) sweep records=sweeps/ablation_$(ABLATION) name=ablation_$(ABLATION)
+
+sweep-alpha:  ## the dense share alpha from 0 to 1 (the same as ABLATION=alpha)
+	@$(MAKE) --no-print-directory ablation ABLATION=alpha
 
 # SCAR's three kinds of units and values are no product of settings, so they are sweeps of their own.
 LENGTHS = $(BIN)/python experiments/train.py experiment=lengths $(COMMON) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
@@ -76,7 +101,7 @@ study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients
 	@$(LENGTHS) shaping=scar segmentation=span,token
 	@$(LENGTHS) shaping=scar segmentation=token estimator=sequential
 	@$(LENGTHS) shaping=scar segmentation=token estimator=owen task.generation.max_new_tokens=16,32
-	@$(BIN)/python experiments/report.py sweep --scale $(SCALE) --runs sweeps/study --results $(RESULTS) --name study
+	@$(REPORT) sweep records=sweeps/study name=study
 
 smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/table1.md
 	@$(MAKE) --no-print-directory reproduce-table1 SCALE=smoke SEEDS=1,2

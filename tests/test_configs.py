@@ -37,6 +37,7 @@ OPTIONS = sorted({(file.parent.name, file.stem) for file in CONF.glob("*/*.yaml"
 EXPERIMENT_RUNS = {
     "table1": 75,
     "lengths": 9,
+    "units": 5,
     "models": 9,
     "ablation_segmentation": 27,
     "ablation_fill": 6,

@@ -1,9 +1,7 @@
-"""Figure 2: the training reward of each method, update by update, drawn without pyplot's global state."""
+"""Figure 2: the training reward of each method, update by update."""
 
 from __future__ import annotations
 
-import io
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,17 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scar.report.selection import Cells, device_names, select_cells
+from scar.report.style import (
+    NOT_IN_PAPER_DASHES,
+    fonts,
+    legend_below,
+    method_colour,
+    new_figure,
+    set_caption,
+    style_axes,
+)
 from scar.report.summary import run_numbers, trailing_mean
 from scar.report.tables import TASK_NAMES, comparability, method_name
 from scar.tracking.records import RunRecord
 
 SMOOTHING = 5
 """Updates in the trailing mean of Figure 2: the window behind Table 1's "updates to sparse's end" (ours)."""
-
-# Okabe and Ito's palette, told apart with any colour vision; a method keeps its colour in every figure.
-COLOURS = {"sparse": "#4D4D4D", "uniform": "#E69F00", "abc": "#0072B2", "scar": "#D55E00", "prefix": "#CC79A7"}
-_OTHER_COLOURS = ("#56B4E9", "#009E73", "#F0E442")
-_NOT_IN_PAPER_DASHES = (4.0, 2.0)
 
 
 def learning_curve(
@@ -47,32 +49,25 @@ def learning_curve(
     return np.arange(1, smooth.shape[1] + 1), smooth.mean(axis=0), std
 
 
-def _colour(method: str, methods: Sequence[str]) -> str:
-    others = [name for name in methods if name not in COLOURS]
-    return COLOURS.get(method) or _OTHER_COLOURS[others.index(method) % len(_OTHER_COLOURS)]
-
-
 def _draw_panel(axes: Axes, cells: Cells, task: str, smoothing: int) -> None:
     for method in cells.methods:
         runs = cells.runs[task, method]
         if not runs:
             continue
         updates, mean, std = learning_curve(runs.values(), smoothing=smoothing)
-        colour, width = _colour(method, cells.methods), 2.0 if method == "scar" else 1.5
+        colour, width = method_colour(method, cells.methods), 1.5 if method == "scar" else 1.1
         (line,) = axes.plot(updates, mean, color=colour, linewidth=width, label=method)
         if method_name(method).endswith("(not in the paper)"):
-            line.set_dashes(_NOT_IN_PAPER_DASHES)
+            line.set_dashes(NOT_IN_PAPER_DASHES)
         if std is not None:
             axes.fill_between(updates, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
     starts = [run_numbers(r).initial_reward for m in cells.methods for r in cells.runs[task, m].values()]
     if starts:
         axes.axhline(float(np.mean(starts)), color="black", linewidth=0.8, linestyle=":", label="sft")
-    axes.set_title(TASK_NAMES.get(task, task) + ("" if starts else ": no finished run"), fontsize=10)
+    axes.set_title(TASK_NAMES.get(task, task) + ("" if starts else ": no finished run"))
     axes.set_xlabel("update")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
+    style_axes(axes)
 
 
 def _legend_name(label: str, cells: Cells) -> str:
@@ -96,11 +91,13 @@ def figure2(
     Lines are means over seeds, bands are +-1 sample std (ddof 1); one seed has no band. The dotted line is the SFT
     policy's mean raw reward on test prompts. The legend shows `n=3/5` where seeds are missing.
     """
-    return _draw(select_cells(records, tasks=tasks, methods=methods, seeds=seeds), smoothing)
+    cells = select_cells(records, tasks=tasks, methods=methods, seeds=seeds)
+    with fonts():
+        return _draw(cells, smoothing)
 
 
 def _draw(cells: Cells, smoothing: int) -> Figure:
-    figure = Figure(figsize=(9, 4.8 if len(cells.tasks) < 3 else 4.0), dpi=200, layout="constrained")
+    figure = new_figure(3.3 if len(cells.tasks) < 3 else 2.7)
     panels = figure.subplots(1, len(cells.tasks), squeeze=False)[0]
     for axes, task in zip(panels, cells.tasks, strict=True):
         _draw_panel(axes, cells, task, smoothing)
@@ -108,17 +105,14 @@ def _draw(cells: Cells, smoothing: int) -> Figure:
     panels[0].set_ylabel(f"mean raw reward of the batch{average}")
     scale = cells.records[0].manifest["scale"]
     note = "" if scale == "paper" else f"; {comparability(scale)}"
-    figure.suptitle(
-        f"Training reward, scale {scale}, seeds {', '.join(map(str, cells.seeds))}: mean over seeds ± 1 std\n"
-        + textwrap.fill(f"{device_names(cells.records)}{note}", width=110),
-        fontsize=9.5,
+    seeds = ", ".join(map(str, cells.seeds))
+    what = (
+        f"Training reward, scale {scale}, seeds {seeds}: mean over seeds ± 1 std; {device_names(cells.records)}{note}"
     )
+    set_caption(figure, [what])
     handles = {line.get_label(): line for axes in panels for line in axes.get_lines()}
     order = [label for label in (*cells.methods, "sft") if label in handles]
-    shown = [_legend_name(label, cells) for label in order]
-    figure.legend(
-        [handles[label] for label in order], shown, loc="outside lower center", ncols=3, fontsize=9, frameon=False
-    )
+    legend_below(figure, [handles[label] for label in order], [_legend_name(label, cells) for label in order])
     return figure
 
 
@@ -139,10 +133,3 @@ def figure2_curves(
             curve = {"mean": mean.tolist(), "std": None if std is None else std.tolist()}
             curves.append({"task": task, "method": method, "n": len(runs)} | curve)
     return {"smoothing_updates": smoothing, "curves": curves}
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """The figure as PNG, without the date or version of the program, so that the same records give the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

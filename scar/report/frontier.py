@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scar.report.figures import COLOURS
+from scar.report.style import COLOURS, fonts, legend_below, new_figure, set_caption, style_axes
 from scar.report.sweeps import sweep_rows
 from scar.report.tables import TASK_NAMES, comparability
 from scar.tracking.records import RunRecord
@@ -31,27 +31,29 @@ def frontier_figure(records: Sequence[RunRecord]) -> Figure:
     for row in rows:
         panels[row["task"], row.get(LENGTH)].append(row)
     variants = sorted({_variant(row) for row in rows}, key=str)
-    figure = Figure(figsize=(1.5 + 3.4 * len(panels), 4.4), dpi=200, layout="constrained")
+    with fonts():
+        return _figure(panels, variants, records[0].manifest["scale"], sorted({row["n"] for row in rows}))
+
+
+def _figure(
+    panels: dict[tuple[str, Any], list[dict[str, Any]]],
+    variants: list[tuple[str, ...]],
+    scale: str,
+    seeds: list[int],
+) -> Figure:
+    figure = new_figure(3.3)
     for axes, (where, found) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], sorted(panels.items(), key=str), strict=True
     ):
         _draw(axes, found, variants)
         task, length = where
-        axes.set_title(TASK_NAMES.get(task, task) + (f", {length} tokens" if length else ""), fontsize=10)
-    scale = records[0].manifest["scale"]
+        axes.set_title(TASK_NAMES.get(task, task) + (f", {length} tokens" if length else ""))
+    figure.axes[0].set_ylabel("mean raw reward, test prompts")
     note = "" if scale == "paper" else f" ({comparability(scale)})"
-    seeds = sorted({row["n"] for row in rows})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    figure.suptitle(f"Final test reward and KL, scale {scale}{note}; {count} seeds a point, ± 1 std", fontsize=9.5)
+    set_caption(figure, [f"Final test reward and KL, scale {scale}{note}; {count} seeds a point, ± 1 std"])
     handles = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols=min(len(handles), 5),
-        fontsize=9,
-        frameon=False,
-    )
+    legend_below(figure, list(handles.values()), list(handles), columns=4)
     return figure
 
 
@@ -85,12 +87,10 @@ def _draw(axes: Axes, rows: list[dict[str, Any]], variants: list[tuple[str, ...]
             yerr=[row["final_reward_std"] or 0.0 for row in found],
             color=colour,
             marker="s" if scar else _MARKERS.get(variant[0], "x"),
-            markersize=4.5,
-            linewidth=1.4,
-            elinewidth=0.7,
+            markersize=3.5,
+            linewidth=1.1,
+            elinewidth=0.6,
         )
         container.lines[0].set_label(_name(variant))
     axes.set_xlabel("KL to the SFT policy, nats a response")
-    axes.set_ylabel("mean raw reward, test prompts")
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes)

@@ -1,4 +1,4 @@
-"""The files of each report target, as bytes by name, and how they reach a folder whole."""
+"""The files of tables and figures of runs, as bytes by name, and how they reach a folder whole."""
 
 from __future__ import annotations
 
@@ -8,42 +8,54 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scar.report.figures import figure2, figure2_curves, png_bytes
+from scar.report.claims import reward_verdicts, verdicts_markdown
+from scar.report.comparisons import comparisons_csv, comparisons_markdown
+from scar.report.curves import FIGURES, curve_numbers
+from scar.report.figures import figure2, figure2_curves
 from scar.report.frontier import frontier_figure
 from scar.report.paired import paired_markdown
-from scar.report.selection import Cells, select_cells
+from scar.report.selection import Cells
+from scar.report.style import image_files
 from scar.report.sweeps import sweep_csv, sweep_markdown
 from scar.report.tables import table1_csv, table1_markdown
+from scar.report.variants import Variants
 from scar.tracking.records import RunRecord
 
+Files = dict[str, bytes]
+"""Contents by file name."""
 
-def table1_files(
-    records: Sequence[RunRecord],
-    *,
-    tasks: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-) -> dict[str, bytes]:
-    """Table 1 and Figure 2, which rest on the same runs; a .json beside each names those runs."""
-    which: dict[str, Any] = {"tasks": tasks, "methods": methods, "seeds": seeds}
-    origin = _provenance(select_cells(records, **which))
+
+def table1_files(cells: Cells) -> Files:
+    """Table 1, Figure 2 and the comparisons of methods, which rest on the same runs; a .json beside each names those runs."""
+    which: dict[str, Any] = {"tasks": cells.tasks, "methods": cells.methods, "seeds": cells.seeds}
+    records, origin = cells.records, {"records": identities(cells.records), "missing": _missing(cells)}
+    verdicts = verdicts_markdown(reward_verdicts(cells), title="Claims of Table 1 and Figure 2")
     return {
         "table1.md": table1_markdown(records, **which).encode(),
         "table1.csv": table1_csv(records, **which).encode(),
-        "table1.json": _json(origin),
-        "figure2.png": png_bytes(figure2(records, **which)),
-        "figure2.json": _json(origin | figure2_curves(records, **which)),
+        "table1.json": as_json(origin),
+        **image_files("figure2", figure2(records, **which)),
+        "figure2.json": as_json(origin | figure2_curves(records, **which)),
+        "comparisons.md": f"{verdicts}\n## Comparisons\n\n{comparisons_markdown(cells)}".encode(),
+        "comparisons.csv": comparisons_csv(cells).encode(),
     }
 
 
-def sweep_files(records: Sequence[RunRecord], *, name: str) -> dict[str, bytes]:
+def curve_files(name: str, found: Variants) -> Files:
+    """Figure 3, 4 or 5 (`name` is a key of `FIGURES`), and a .json with its numbers and runs."""
+    _, _, draw, x_of = FIGURES[name]
+    origin = {"records": identities(found.records), "missing": found.missing, "curves": curve_numbers(found, x_of)}
+    return image_files(name, draw(found)) | {f"{name}.json": as_json(origin)}
+
+
+def sweep_files(records: Sequence[RunRecord], *, name: str) -> Files:
     """The tables of a sweep as markdown, its rows as CSV and its figure of reward against KL; a .json beside them names its
     runs."""
     return {
         f"{name}.md": (sweep_markdown(records) + paired_markdown(records)).encode(),
         f"{name}.csv": sweep_csv(records).encode(),
-        f"{name}.png": png_bytes(frontier_figure(records)),
-        f"{name}.json": _json({"records": [_identify(record) for record in records]}),
+        **image_files(name, frontier_figure(records)),
+        f"{name}.json": as_json({"records": identities(records)}),
     }
 
 
@@ -56,15 +68,16 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         return [_replace(folder / name, content) for name, content in files.items()]
     except OSError as error:
-        raise OSError(f"cannot write into {folder} ({error.strerror}); choose another folder (--results)") from error
+        raise OSError(f"cannot write into {folder} ({error.strerror}); choose another: results=FOLDER") from error
 
 
-def _provenance(cells: Cells) -> dict[str, Any]:
-    """The records behind a table or figure: folder, fingerprint, commit and dirty flag of each, and what is missing."""
-    return {
-        "records": [_identify(record) for record in cells.records],
-        "missing": [{"task": t, "method": m, "seeds": seeds} for (t, m), seeds in cells.missing().items()],
-    }
+def identities(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Of each record its folder, and what tells which run it is."""
+    return [_identify(record) for record in records]
+
+
+def _missing(cells: Cells) -> list[dict[str, Any]]:
+    return [{"task": t, "method": m, "seeds": seeds} for (t, m), seeds in cells.missing().items()]
 
 
 def _identify(record: RunRecord) -> dict[str, Any]:
@@ -72,7 +85,8 @@ def _identify(record: RunRecord) -> dict[str, Any]:
     return {"path": record.path.as_posix()} | {name: record.manifest[name] for name in names}
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def as_json(value: dict[str, Any]) -> bytes:
+    """Indented JSON, NaN refused."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 

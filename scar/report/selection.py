@@ -87,11 +87,11 @@ def _refuse_mix(first: RunRecord, second: RunRecord) -> None:
     if one == other:
         return
     flags = [
-        " or ".join(f"--{key.replace('_', '-')} {shlex.quote(str(side[key]))}" for side in (one, other))
+        " or ".join(f"{key}={shlex.quote(str(side[key]))}" for side in (one, other))
         for key in ("model_seed", *READ_BY)
         if one[key] != other[key]
     ]
-    todo = f"narrow with {', or '.join(flags)}" if flags else "no flag tells them apart: move one away from --runs"
+    todo = f"narrow with {', or '.join(flags)}" if flags else "no flag tells them apart: move one of the folders away"
     raise ValueError(
         f"runs of task {first.manifest['task']}, method {first.manifest['method']} have different settings and are not "
         f"averaged: {first.path} / {second.path} differ in {_differences(one, other)}; {todo}"
@@ -112,7 +112,7 @@ def check_fairness(records: Iterable[RunRecord]) -> None:
             raise ValueError(
                 f"unfair comparison on task {record.manifest['task']}: {reference.path} / {record.path} differ in "
                 f"{_differences(one, other)}; all methods of a task must share these: run one of them again, or narrow "
-                "with --model-seed, --seeds or --methods"
+                "with model_seed=, seeds= or methods="
             )
 
 

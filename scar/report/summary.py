@@ -30,6 +30,16 @@ def first_update_at(curve: np.ndarray, level: float, *, window: int = REACH_WIND
     return int(reached[0]) + start + 1 if len(reached) else None
 
 
+def column(record: RunRecord, key: str) -> np.ndarray:
+    """f64[U]: one metric of every update; ValueError names the record if its updates are not 1, 2, ... U or lack the key."""
+    rows = record.metrics
+    if not rows or [row.get("update") for row in rows] != list(range(1, len(rows) + 1)):
+        raise ValueError(f"{record.path}/metrics.jsonl does not hold updates 1 to {len(rows)}; run it again")
+    if any(key not in row for row in rows):
+        raise ValueError(f"{record.path}/metrics.jsonl has no {key!r} in some update; run it again with this code")
+    return np.array([row[key] for row in rows], dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class RunNumbers:
     """The numbers of one run. Rewards are the reward model's raw outputs r_phi(x, y); KL is in nats a response.
@@ -53,11 +63,8 @@ class RunNumbers:
 def run_numbers(record: RunRecord) -> RunNumbers:
     """Read one run's numbers; ValueError names the record if a key is missing or its updates are not 1, 2, ... U."""
     try:
-        rows, initial, final = record.metrics, record.evaluation["initial"], record.evaluation["final"]
-        if not rows or [row["update"] for row in rows] != list(range(1, len(rows) + 1)):
-            raise ValueError(f"{record.path}/metrics.jsonl does not hold updates 1 to {len(rows)}; run it again")
-        curve = np.array([row["reward/raw_mean"] for row in rows], dtype=np.float64)
-        total = sum(row["time/total_s"] for row in rows)
+        initial, final = record.evaluation["initial"], record.evaluation["final"]
+        curve, total = column(record, "reward/raw_mean"), column(record, "time/total_s").sum()
         return RunNumbers(
             initial_reward=initial["reward_mean"],
             initial_bigrams=initial["distinct_bigrams_mean"],
@@ -66,9 +73,9 @@ def run_numbers(record: RunRecord) -> RunNumbers:
             distinct_bigrams=final["distinct_bigrams_mean"],
             curve=curve,
             curve_area=float(curve.mean()),
-            reward_queries=float(np.mean([row["credit/queries_mean"] for row in rows])),
+            reward_queries=float(column(record, "credit/queries_mean").mean()),
             device_seconds=record.manifest["timing"]["device_seconds"],
-            credit_share=sum(row["time/credit_s"] for row in rows) / total if total else 0.0,
+            credit_share=float(column(record, "time/credit_s").sum() / total) if total else 0.0,
         )
     except KeyError as error:
         raise ValueError(f"the record {record.path} has no {error}; run it again with this code") from error

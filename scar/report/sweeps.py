@@ -47,7 +47,7 @@ def sweep_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     Raises ValueError for no records, records of several scales, or two runs of one row and seed.
     """
     if not records:
-        raise ValueError("no records to make a table of; check --runs")
+        raise ValueError("no records to make a table of; check records=")
     if len(scales := {record.manifest["scale"] for record in records}) > 1:
         raise ValueError(f"records of several scales ({', '.join(sorted(scales))}) do not share a table; choose one")
     keys = varied(records)

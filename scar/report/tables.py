@@ -134,7 +134,8 @@ def _count(row: dict[str, Any]) -> str:
     return f"n={row['n']}" if row["n"] == row["n_wanted"] else f"n={row['n']}/{row['n_wanted']}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table of ready texts."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -161,7 +162,7 @@ def _reward_block(rows: list[dict[str, Any]], cells: Cells, paper_label: str) ->
             line.append(f"{text} ({_count(row)})" if row["n"] else _count(row))
             published.append(_number(row["paper_mean"], row["paper_std"]))
         lines += [line, published] if any(row["paper_mean"] is not None for row in own) else [line]
-    return _table(["final test reward", *(method_name(m) for m in ("sft", *cells.methods))], lines)
+    return markdown_table(["final test reward", *(method_name(m) for m in ("sft", *cells.methods))], lines)
 
 
 def _paired(row: dict[str, Any], key: str, unit: str = "") -> str:
@@ -199,19 +200,26 @@ def _method_block(rows: list[dict[str, Any]], cells: Cells, task: str) -> str:
         seconds = _number(row["device_seconds_mean"], row["device_seconds_std"], 1)
         line += [seconds if timed else f"{seconds} ({row['device']})", f"{row['credit_share_mean']:.0%}"]
         lines.append(line)
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def origin(cells: Cells) -> str:
     """One sentence on where the numbers come from: devices, seeds, runs, model seed, commits, dirty trees."""
     manifests = [record.manifest for record in cells.records]
-    commits = sorted({(m["commit"] or "unknown")[:10] for m in manifests})
+    commits: dict[str, list[RunRecord]] = {}
+    for record in cells.records:
+        commits.setdefault((record.manifest["commit"] or "unknown")[:10], []).append(record)
+    counts = [f"{commit} ({len(runs)} runs, as {runs[0].path})" for commit, runs in sorted(commits.items())]
     dirty = sum(bool(m["dirty"]) for m in manifests)
     return (
         f"Device: {device_names(cells.records)}. Seeds {', '.join(map(str, cells.seeds))}; {len(manifests)} runs; "
         f"model seed {', '.join(map(str, sorted({m['model_seed'] for m in manifests})))} (one SFT policy and one "
         "reward model a task: ± does not cover their variation). "
-        + (f"Commit {commits[0]}" if len(commits) == 1 else f"From {len(commits)} commits: {', '.join(commits)}")
+        + (
+            f"Commit {next(iter(commits))}"
+            if len(commits) == 1
+            else f"From {len(commits)} commits: {', '.join(counts)}"
+        )
         + (f"; {dirty} of {len(manifests)} runs from a tree with uncommitted changes." if dirty else ".")
     )
 

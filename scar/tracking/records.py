@@ -19,6 +19,20 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 PARTIAL_SUFFIX = ".partial"
+ESSENTIAL = (
+    "scale",
+    "task",
+    "method",
+    "seed",
+    "model_seed",
+    "alpha",
+    "device",
+    "fingerprint",
+    "commit",
+    "config",
+    "timing",
+)
+"""What every manifest says; a folder without is no run of this code."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -63,7 +77,10 @@ class RunRecord:
     def _json(self, name: str) -> dict[str, Any]:
         file = self.path / name
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            value = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(value, dict):
+                raise ValueError(f"a {type(value).__name__} in place of an object")
+            return value
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{file} cannot be read ({error}); delete the folder {self.path} and run it again"
@@ -73,10 +90,16 @@ class RunRecord:
     def manifest(self) -> dict[str, Any]:
         """What ran: configuration, code, machine, models, times."""
         manifest = self._json("manifest.json")
+        if "schema_version" not in manifest:
+            raise ValueError(f"{self.path}/manifest.json is not that of a run of this code; move that folder away")
         if manifest.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
                 f"{self.path}/manifest.json has schema version {manifest.get('schema_version')}, this code reads "
                 f"{SCHEMA_VERSION}; run it again or use the commit {manifest.get('commit')}"
+            )
+        if absent := [key for key in ESSENTIAL if key not in manifest]:
+            raise ValueError(
+                f"{self.path}/manifest.json has no {', '.join(absent)}; delete that folder and run it again"
             )
         return manifest
 
@@ -107,6 +130,11 @@ class RunRecord:
 def find_records(root: Path, **wanted: Any) -> list[RunRecord]:
     """All finished runs under `root` whose manifest has the wanted values, in a stable order."""
     return [record for record in _iter_records(root) if record.matches(**wanted)]
+
+
+def unfinished_runs(root: Path) -> list[Path]:
+    """Folders under `root` of runs that were stopped, or are being written; no table counts them."""
+    return sorted(path for path in root.rglob(f"*{PARTIAL_SUFFIX}") if path.is_dir())
 
 
 def _iter_records(root: Path) -> Iterator[RunRecord]:

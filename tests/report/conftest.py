@@ -30,7 +30,9 @@ def set_key(config: dict[str, Any], dotted: str, value: Any) -> None:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
-    """A record under `tmp_path/runs`; `config` overrides dotted keys, other keywords override manifest keys."""
+    """A record under `tmp_path/runs` (`folder` may lead out of it).
+
+    `config` overrides dotted keys, other keywords override manifest keys."""
 
     def build(
         method: str = "scar",
@@ -45,6 +47,8 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
         alpha: float = 0.8,
         seconds: float = 20.0,
         credit_seconds: tuple[float, ...] = (),
+        kls: tuple[float, ...] = (),
+        times: tuple[float, ...] = (),
         config: dict[str, Any] | None = None,
         **manifest: Any,
     ) -> RunRecord:
@@ -71,9 +75,11 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
         body |= {"config": resolved, "timing": {"total_seconds": 2 * seconds, "device_seconds": seconds}}
         (path / "manifest.json").write_text(json.dumps(body | manifest))
         credit = credit_seconds or (0.1,) * len(rewards)
+        columns = (rewards, credit, kls or (1.0,) * len(rewards), times or range(1, len(rewards) + 1))
         rows = [
             {"update": u, "reward/raw_mean": r, "credit/queries_mean": 2.0 * u, "time/credit_s": c, "time/total_s": 1.0}
-            for u, (r, c) in enumerate(zip(rewards, credit, strict=True), start=1)
+            | {"kl/seq_sum_mean": k, "device_seconds": t}
+            for u, (r, c, k, t) in enumerate(zip(*columns, strict=True), start=1)
         ]
         (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         first = {"reward_mean": initial, "kl_mean": 0.0, "distinct_bigrams_mean": 16.0}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from scar.report.figures import COLOURS, figure2, figure2_curves, learning_curve, png_bytes
+from scar.report.figures import figure2, figure2_curves, learning_curve
+from scar.report.style import COLOURS, pdf_bytes, png_bytes
 
 
 def lines_of(axes):
@@ -112,6 +113,15 @@ def test_png_is_wide_enough_for_a_readme_and_the_same_each_time(make_run):
     runs = [make_run("scar", 1)]
     first = png_bytes(figure2(runs))
     assert first[:8] == b"\x89PNG\r\n\x1a\n"
-    assert struct.unpack(">I", first[16:20]) == (1800,)  # twice 900, for sharp text on dense screens
+    assert struct.unpack(">I", first[16:20]) == (1650,)  # 5.5 inches, the width of a paper's text, at 300 dpi
     assert first == png_bytes(figure2(runs))
     assert b"Software" not in first  # nor do they change with the version of the program
+
+
+def test_pdf_is_vector_text_and_the_same_each_time(make_run):
+    runs = [make_run("scar", 1)]
+    first = pdf_bytes(figure2(runs))
+    assert first.startswith(b"%PDF")
+    assert b"/Type /XObject /Subtype /Image" not in first.replace(b"\n", b" ")
+    assert b"CreationDate" not in first
+    assert first == pdf_bytes(figure2(runs))

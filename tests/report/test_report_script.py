@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,21 @@ import pytest
 from scar.report.outputs import write_files
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "report.py"
-FILES = ["table1.md", "table1.csv", "table1.json", "figure2.png", "figure2.json"]
+FILES = ["table1.md", "table1.csv", "table1.json", "figure2.png", "figure2.pdf", "figure2.json"]
+FILES += ["comparisons.md", "comparisons.csv"]
 
 
 @pytest.fixture
-def report(tmp_path):
-    """Run the script in `tmp_path` as a user does; relative folders are its own defaults."""
+def report(tmp_path, monkeypatch, capsys):
+    """Run the script in `tmp_path`, in this process (its imports take seconds); relative folders are its own defaults."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(SCRIPT), *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code, out, err)
 
     return run
 
@@ -38,14 +44,16 @@ def test_table1_is_shown_and_written_with_the_records_behind_it(make_run, report
     for seed in (1, 2, 6):
         make_run("scar", seed, final=float(seed))
     make_run("scar", 1, folder="other-scale", scale="smoke")
-    done = report("table1", "--seeds", "range(1,3)", "--methods", "sparse, scar")
+    done = report("table1", "seeds=range(1,3)", "methods=sparse, scar")
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "results" / "local"
     assert sorted(os.listdir(folder)) == sorted(FILES)  # no temporary file is left either
     table = (folder / "table1.md").read_text(encoding="utf-8")
     assert "| IMDB | 0.50 | n=0/2 | 1.50 ± 0.71 (n=2) |" in table
     assert done.stdout.startswith(table)
-    assert done.stdout[len(table) :].split() == [w for n in FILES for w in ("wrote", f"results/local/{n}")]
+    assert "## Comparisons" in done.stdout
+    wrote = [line for line in done.stdout.splitlines() if line.startswith("wrote ")]
+    assert wrote == [f"wrote results/local/{name}" for name in FILES]
     for name in ("table1.json", "figure2.json"):
         origin = json.loads((folder / name).read_text(encoding="utf-8"))
         assert [record["path"] for record in origin["records"]] == ["runs/imdb-scar-1", "runs/imdb-scar-2"]
@@ -56,6 +64,13 @@ def test_table1_is_shown_and_written_with_the_records_behind_it(make_run, report
     assert len(json.loads((folder / "figure2.json").read_text(encoding="utf-8"))["curves"]) == 1
 
 
+def test_a_user_starts_it_as_a_program(make_run, tmp_path):
+    make_run("scar", 1)
+    command = [sys.executable, str(SCRIPT), "table1", "scale=smoke"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, encoding="utf-8")
+    assert_one_line_error(done, "scale=smoke")
+
+
 def test_five_seeds_are_expected_unless_told(make_run, report):
     make_run("scar", 1)
     assert "(n=1/5)" in report("table1").stdout
@@ -63,7 +78,7 @@ def test_five_seeds_are_expected_unless_told(make_run, report):
 
 def test_no_fitting_record_is_one_line_that_says_what_to_do(make_run, report, tmp_path):
     make_run("scar", 1)
-    done = report("table1", "--tasks", "hh", "--runs", "runs", "--scale", "smoke")
+    done = report("table1", "tasks=hh", "records=runs", "scale=smoke")
     assert_one_line_error(done, "runs", "scale=smoke", "task=['hh']", "make reproduce-table1 SCALE=smoke")
     assert not (tmp_path / "results").exists()
 
@@ -71,21 +86,21 @@ def test_no_fitting_record_is_one_line_that_says_what_to_do(make_run, report, tm
 def test_unwritable_results_folder_is_one_line(make_run, report, tmp_path):
     make_run("scar", 1)
     (tmp_path / "file").write_text("in the way")
-    assert_one_line_error(report("table1", "--results", "file/results"), "file/results/local", "--results")
+    assert_one_line_error(report("table1", "results=file/results"), "file/results/local", "results=")
 
 
 def test_mixed_settings_are_one_line_and_its_flag_narrows_them(make_run, report):
     make_run("scar", 1, folder="low", alpha=0.5, final=1.0)
     make_run("scar", 1, folder="high", alpha=0.8, final=2.0)
-    assert_one_line_error(report("table1"), "runs/low", "runs/high", "--alpha 0.8")
-    done = report("table1", "--alpha", "0.8", "--seeds", "1", "--methods", "scar")
+    assert_one_line_error(report("table1"), "runs/low", "runs/high", "alpha=0.8")
+    done = report("table1", "alpha=0.8", "seeds=1", "methods=scar")
     assert "2.00 ± - (n=1)" in done.stdout
 
 
 def test_model_seed_narrows(make_run, report):
     make_run("scar", 1, folder="a", model_seed=1, final=1.0)
     make_run("scar", 1, folder="b", model_seed=2, final=2.0)
-    assert "2.00 ± - (n=1)" in report("table1", "--model-seed", "2", "--seeds", "1", "--methods", "scar").stdout
+    assert "2.00 ± - (n=1)" in report("table1", "model_seed=2", "seeds=1", "methods=scar").stdout
 
 
 def test_broken_record_is_one_line(make_run, report):
@@ -93,7 +108,7 @@ def test_broken_record_is_one_line(make_run, report):
     assert_one_line_error(report("table1"), "metrics.jsonl", "line 1", "run it again")
 
 
-@pytest.mark.parametrize("arguments", [["table9"], ["table1", "--seeds", "one"], ["table1", "--seeds", "range(1,x)"]])
+@pytest.mark.parametrize("arguments", [["table9"], ["table1", "seeds=one"], ["table1", "seeds=range(1,x)"]])
 def test_unknown_target_or_unreadable_seeds_are_usage_errors(report, arguments):
     done = report(*arguments)
     assert done.returncode == 2

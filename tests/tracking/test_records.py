@@ -9,9 +9,22 @@ from typing import Any
 import pytest
 
 from scar.tracking import records
-from scar.tracking.records import RunRecord, RunWriter, find_records, read_jsonl, write_json, write_jsonl
+from scar.tracking.records import (
+    RunRecord,
+    RunWriter,
+    find_records,
+    read_jsonl,
+    unfinished_runs,
+    write_json,
+    write_jsonl,
+)
 
-MANIFEST: dict[str, Any] = {"schema_version": records.SCHEMA_VERSION, "method": "scar", "seed": 1, "commit": "c0ffee"}
+MANIFEST: dict[str, Any] = dict.fromkeys(records.ESSENTIAL, "any") | {
+    "schema_version": records.SCHEMA_VERSION,
+    "method": "scar",
+    "seed": 1,
+    "commit": "c0ffee",
+}
 
 
 def write_run(folder: Path, **manifest: Any) -> RunRecord:
@@ -157,3 +170,26 @@ def test_find_records_filters_by_value_and_by_any_of_several_in_a_stable_order(t
 
 def test_no_runs_folder_means_no_records(tmp_path: Path) -> None:
     assert find_records(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", r"manifest\.json cannot be read \(a list in place of an object\)"),
+        ('{"name": "of another program"}', "is not that of a run of this code; move that folder away"),
+        ('{"schema_version": 1, "scale": "local"}', "has no task, method, seed, .*; delete that folder"),
+    ],
+)
+def test_foreign_and_incomplete_manifests_are_named_with_the_way_out(tmp_path: Path, text: str, message: str) -> None:
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        find_records(tmp_path, scale="local")
+    assert str(folder) in str(caught.value)
+
+
+def test_unfinished_runs_are_found(tmp_path: Path) -> None:
+    RunWriter(tmp_path / "local" / "seed1")
+    write_run(tmp_path / "local" / "seed2")
+    assert unfinished_runs(tmp_path) == [tmp_path / "local" / "seed1.partial"]

@@ -1,0 +1,100 @@
+"""All targets from hand-made records, and what happens where records are missing or may not stand together."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from scar.report.items import report, verdicts
+from scar.report.sources import NoRunError, Sources
+
+
+@pytest.fixture
+def sources(tmp_path):
+    return Sources(
+        scale="local",
+        records=tmp_path / "runs",
+        units=tmp_path / "units",
+        critic=tmp_path / "critic",
+        credit=tmp_path / "credit",
+        judgements=tmp_path / "judgements",
+        seeds=[1, 2],
+    )
+
+
+@pytest.fixture
+def whole(make_run):
+    """Two seeds of every method on every task, token units on tldr, and a separate value function on imdb."""
+    for seed in (1, 2):
+        for task in ("imdb", "tldr", "hh"):
+            units = {"imdb": "token", "tldr": "span", "hh": "sentence"}[task]
+            for method in ("sparse", "uniform", "abc", "prefix"):
+                make_run(method, seed, task=task)
+            make_run("scar", seed, task=task, segmentation=units, final=2.0)
+        make_run("scar", seed, task="tldr", folder=f"../units/{seed}", segmentation="token")
+        for method in ("sparse", "scar"):
+            config = {"ppo.value_net": "separate"}
+            make_run(method, seed, folder=f"../critic/{method}{seed}", config=config)
+
+
+def test_everything_is_one_page_that_needs_nothing_beside_it(sources, whole):
+    files = report("all", sources)
+    names = {"report.html", "verdicts.md", "table1.md", "comparisons.csv"}
+    names |= {f"figure{n}.{kind}" for n in (2, 3, 4, 5) for kind in ("png", "pdf", "json")}
+    assert names <= files.keys()
+    text = files["report.html"].decode()
+    assert text.count("data:image/png;base64,") == 4
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+    assert "<strong>yes</strong>" in text
+    assert "<table>" in text
+    assert "not comparable with the paper" in text
+
+
+def test_the_verdict_on_the_default_critic_stands_beside_the_main_claim(sources, whole):
+    lines = [verdict.line for verdict in verdicts(sources)]
+    assert "SCAR > Sparse RLHF on IMDB, final test reward (Table 1): yes, +1.00 [+1.00, +1.00], 2/2 seeds" in lines
+    assert any("separate value function (ppo.value_net=separate) (ours): not shown, +0.00" in line for line in lines)
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(sources, make_run):
+    make_run("scar", 1)
+    text = report("all", sources)["report.html"].decode()
+    assert "Missing: " in text
+    assert "make reproduce-fig4 SCALE=local" in text
+    words = {verdict.claim: verdict.verdict for verdict in verdicts(sources)}
+    assert words["SCAR, span units > Sparse RLHF after equal device time on TL;DR, training reward"] == "not run"
+
+
+def test_nothing_at_all_is_an_error(sources):
+    with pytest.raises(ValueError, match=r"nothing to report: no run in .* make reproduce-table1 SCALE=local"):
+        report("all", sources)
+
+
+def test_claims_of_runs_that_may_not_be_compared_cannot_be_said(sources, make_run):
+    make_run("scar", 1)
+    make_run("sparse", 1, config={"ppo.kl_coef": 9.0})
+    found = {v.source: v for v in verdicts(sources)}
+    assert found["Table 1"].verdict == "cannot be said"
+    assert "unfair comparison" in found["Table 1"].evidence
+    assert found["Figure 4"].verdict == "not run"
+
+
+def test_unfinished_runs_are_named_and_left_out(sources, make_run, tmp_path):
+    make_run("scar", 1, folder="local/a")
+    make_run("scar", 2, folder="local/b.partial")
+    text = report("all", sources)["report.html"].decode()
+    assert f"Unfinished runs, left out: {tmp_path}/runs/local/b.partial" in text
+    assert "n=1/2" in text
+
+
+def test_a_figure_of_a_task_that_was_left_out_says_so(sources, whole):
+    with pytest.raises(NoRunError, match="of task tldr, which was left out: tasks=imdb"):
+        report("figure4", Sources(scale="local", records=sources.records, tasks=["imdb"]))
+
+
+def test_texts_from_records_cannot_become_markup(sources, make_run):
+    make_run("scar", 1, device={"kind": "cpu", "name": "<script>alert(1)</script>"})
+    text = report("all", sources)["report.html"].decode()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
