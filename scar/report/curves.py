@@ -70,6 +70,7 @@ def figure3(found: Variants) -> Figure:
     with fonts():
         figure = _figure(found, sqrt_kl, "sqrt of KL to the SFT policy, sqrt(nats a response)", points=True)
         axes = figure.axes[0]
+        axes.margins(x=0.03)
         for variant, runs in found.runs.items():
             if runs:
                 ends = [run_numbers(record) for record in runs.values()]
@@ -129,7 +130,7 @@ def _figure(found: Variants, x_of: Callable[[RunRecord], np.ndarray], x_label: s
 
 def _caption(figure: Figure, found: Variants, title: str, extra: str) -> None:
     task = TASK_NAMES.get(found.task, found.task)
-    spread = "" if figure.axes[0].collections == [] else " ± 1 std"
+    spread = " ± 1 std" if len(figure.axes[0].collections) else ""
     missing = f"no run of {', '.join(found.missing)}" if found.missing else ""
     details = "; ".join(part for part in (extra, missing) if part)
     set_caption(figure, [f"{title}, {task}: mean over seeds{spread}; {found.caption()}", details])

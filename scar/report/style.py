@@ -52,7 +52,7 @@ def style_axes(axes: Axes) -> None:
 
 def set_caption(figure: Figure, lines: Iterable[str]) -> None:
     """The caption above the panels, a paragraph a line, filled to the figure's width."""
-    width = int(figure.get_figwidth() * 20)
+    width = int(figure.get_figwidth() * 17)  # letters that fit at this size
     figure.suptitle("\n".join(textwrap.fill(line, width=width) for line in lines if line))
 
 

@@ -111,3 +111,14 @@ def test_scales_do_not_mix(make_run):
     runs += [make_run("scar", 1, task="tldr", segmentation="token", scale="smoke")]
     with pytest.raises(ValueError, match="several scales"):
         select_variants(runs, "tldr", FIGURE5, seeds=[1])
+
+
+def test_captions_stay_within_the_figure(make_run):
+    cpu = {"kind": "cpu", "name": "a processor with a long name, 2 threads of very many"}
+    runs = [make_run("scar", s, task="tldr", segmentation="span", device=cpu) for s in (1, 2)]
+    for draw, of in ((figure4, FIGURE4), (figure5, FIGURE5)):
+        figure = draw(select_variants(runs, "tldr", of, seeds=[1, 2]))
+        figure.canvas.draw()
+        box = figure._suptitle.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert "± 1 std" in figure._suptitle.get_text()
