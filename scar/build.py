@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from scar.attribution.backends import ScorerReport, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, ScoringConfig, check_alpha, require
@@ -64,13 +64,25 @@ def build_task(cfg: DictConfig) -> Any:
     return construct(cfg.task.build, source=source)
 
 
-def local_models(cfg: DictConfig, task: Any, device: torch.device) -> LocalModels:
-    """The models that this config trains from scratch."""
+def local_models(cfg: DictConfig, task: Any, device: torch.device, *, gold: bool = False) -> LocalModels:
+    """The models that this config trains from scratch; `gold`: the gold reward model, whose settings are the others' but for
+    what `models.gold` sets."""
     if cfg.models.source != "scratch":
         raise ValueError(f"models={cfg.models.source}: these are checkpoints by name, there is nothing to train here")
     cache = loading.ModelCache(Path(cfg.paths.cache))
-    settings = {key: value for key, value in plain(cfg.models).items() if key not in ("source", "build")}
-    return construct(cfg.models.build, settings=settings, task=task, cache=cache, seed=cfg.model_seed, device=device)
+    models = cfg.models.copy()
+    if gold:
+        OmegaConf.set_struct(models, True)  # a setting that the others do not have is an error
+        models = OmegaConf.merge(models, cfg.models.gold)
+    return construct(
+        cfg.models.build,
+        settings={key: value for key, value in plain(models).items() if key not in ("source", "build", "gold")},
+        task=task,
+        cache=cache,
+        model_seed=cfg.model_seed,
+        device=device,
+        gold=gold,
+    )
 
 
 def check_settings(cfg: DictConfig) -> PPOConfig:
@@ -80,6 +92,13 @@ def check_settings(cfg: DictConfig) -> PPOConfig:
     build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
     build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
     return instantiate(cfg.ppo)
+
+
+def load_reward_model(name: str, *, rows_a_batch: int, device: torch.device) -> tuple[SequenceRewardModel, Any]:
+    """A reward model with its tokenizer, by folder or hub name."""
+    tokenizer = loading.load_tokenizer(name)
+    model = loading.load_reward_sequence_model(name, device=device)
+    return SequenceRewardModel(model, space_id=loading.space_token(tokenizer), rows_a_batch=rows_a_batch), tokenizer
 
 
 class ModelNames:
@@ -113,8 +132,9 @@ class Run:
         self.coalitions: ScorerReport | None = None
         self.names = ModelNames(cfg, self._task, device)
         self._tokenizer = loading.load_tokenizer(self.names["policy"])
-        self._reward_tokenizer = loading.load_tokenizer(self.names["reward"])
-        self.reward_model = self._build_reward_model()
+        self.reward_model, self._reward_tokenizer = load_reward_model(
+            self.names["reward"], rows_a_batch=cfg.models.reward.rows_a_batch, device=device
+        )
         self._scoring = self._build_scoring()
         policy = self._build_policy()
         self._sampler = Sampler(policy, policy.frozen_copy(), tokenizer=self._tokenizer, generation=self._generation)
@@ -140,11 +160,6 @@ class Run:
             tracker=tracker,
             meter=self.meter,
         )
-
-    def _build_reward_model(self) -> SequenceRewardModel:
-        model = loading.load_reward_sequence_model(self.names["reward"], device=self._device)
-        space_id = loading.space_token(self._reward_tokenizer)
-        return SequenceRewardModel(model, space_id=space_id, rows_a_batch=self._cfg.models.reward.rows_a_batch)
 
     def _build_scoring(self) -> ResponseScoring:
         config = build_settings(ScoringConfig, self._cfg.task.scoring, "task.scoring")

@@ -30,6 +30,7 @@ def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     identity["device"] = device.type
     identity["recipe"] = RECIPE  # a changed training recipe makes other models, so other runs
     del identity["task"]["alpha"]  # counts as shaping.alpha, where a method reads it
+    identity["models"].pop("gold", None)  # judges finished runs
     if "estimator" not in cfg.shaping.needs:
         identity |= {"estimator": None, "segmentation": None, "parser": None, "coalitions": None}
     return identity
@@ -124,10 +125,12 @@ def _write_results(
 
 
 def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any] | None:
-    """Train the model `kind` ("base", "policy" or "reward") and those that it rests on, unless they are cached; returns its
-    report with its `folder` and `cached`, None if the task has no such model of its own."""
+    """Train the model `kind` ("base", "policy", "reward" or "gold") and those that it rests on, unless they are cached;
+    returns its report with its `folder` and `cached`, None if the task has no such model of its own."""
     device = setup_process(cfg)
-    models = local_models(cfg, build_task(cfg), device)
+    models = local_models(cfg, build_task(cfg), device, gold=kind == "gold")
+    if kind == "gold":
+        kind = "reward"
     if kind not in models.KINDS:
         return None
     cached = models.has(kind)

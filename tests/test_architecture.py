@@ -54,14 +54,14 @@ LAYERS = {
         "checkpoint",
         "trainer",
     ),
-    4: ("construct", "build", "recipes", "run", "cli", "bench"),
+    4: ("construct", "build", "gold", "recipes", "run", "cli", "bench"),
 }
 """The first names that fit decide, longest first: "segmentation.units" before "segmentation"."""
 REPORT = "report"
 PURE = {"torch", "numpy"}
 REPORT_MAY_USE = {"types", "tracking.records", REPORT}
 ONE_MODULE_ONLY = ("wandb", "datasets", "shap", "spacy", "stanza", "peft", "deepspeed")
-HYDRA_USERS = {"construct", "build", "run", "cli", "bench.estimators"}
+HYDRA_USERS = {"construct", "build", "gold", "run", "cli", "bench.estimators"}
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ EXPERIMENT_RUNS = {
     "lengths": 9,
     "units": 5,
     "models": 9,
+    "gold": 3,
     "ablation_segmentation": 27,
     "ablation_fill": 6,
     "ablation_empty": 9,
@@ -60,7 +61,7 @@ RUN_TIME: dict[str, Any] = {
     "cache": Path("unused"),
     "settings": {},
     "task": None,
-    "seed": 1,
+    "model_seed": 1,
     "device": torch.device("cpu"),
 }
 """Stand-ins for what scar/build.py passes to constructors beside their config."""
@@ -249,7 +250,14 @@ def test_settings_of_local_models_are_all_read(scale: str) -> None:
 def test_prompt_settings_are_the_prompt_streams() -> None:
     parameters = inspect.signature(FirstTokens).parameters
     assert set(composed().task.prompt) - {"_target_"} == set(parameters)
-    assert inspect.signature(LocalModels).parameters.keys() >= {"settings", "task", "cache", "seed", "device"}
+    assert inspect.signature(LocalModels).parameters.keys() >= {
+        "settings",
+        "task",
+        "cache",
+        "model_seed",
+        "device",
+        "gold",
+    }
 
 
 def leaf_keys(node: Any) -> Iterator[str]:

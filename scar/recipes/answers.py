@@ -55,7 +55,7 @@ class AnswerModels(PreferenceModels):
     def after_training(self, model: Any, tokenizer: Any) -> dict[str, Any]:
         """Accuracy on the machine-ranked pairs, which training did not see, both cut to one length."""
         pairs = self.task.source.pairs()
-        pairs = pairs[pairs["split"] != "train"].reset_index(drop=True)
+        pairs = pairs[(pairs["split"] == "train") == self.gold].reset_index(drop=True)
         longest = self.settings["lengths"]
         prompts = encode(tokenizer, [REWARD_PROMPT.format(turn) for turn in pairs["turn"]])
         sides = [encode(tokenizer, (" " + pairs[name]).tolist()) for name in ("chosen", "rejected")]

@@ -73,8 +73,8 @@ class PreferenceModels(LocalModels):
         return rows if limit is None else pd.concat([_some(part, limit) for _, part in rows.groupby("split")])
 
     def rows(self, split: str) -> pd.DataFrame:
-        """The rows of one split."""
-        return self._rows[self._rows["split"] == split].reset_index(drop=True)
+        """The rows that serve as one split."""
+        return self.part(lambda name: self._rows[self._rows["split"] == name], split).reset_index(drop=True)
 
     def corpus(self) -> list[str]:
         """Prompts and responses of the train rows, their heads only, and the texts beside them."""
@@ -173,7 +173,8 @@ class PreferenceModels(LocalModels):
         seed = stream_seed(self.seed, "reward_init")
         model = loading.reward_model_on(self.folder("base"), dropout=settings["dropout"], seed=seed).to(self.device)
         rows = self.rows("train")
-        groups = self._groups(rows, tokenizer, numpy_generator(self.seed, "reward_pairs", 0), settings=settings)
+        prompts, draws = self.reward_prompt_ids(rows, tokenizer), numpy_generator(self.seed, "reward_pairs", 0)
+        groups = self._groups(rows, prompts, tokenizer, draws, settings=settings)
         train_pairwise(
             model,
             groups.draw,
@@ -188,9 +189,11 @@ class PreferenceModels(LocalModels):
         report |= self.after_training(model, tokenizer)
         self.save("reward", [model, tokenizer], report | self._accuracy(model, tokenizer))
 
-    def _groups(self, rows: pd.DataFrame, tokenizer: Any, draws: np.random.Generator, **options: Any) -> GroupDrawer:
+    def _groups(
+        self, rows: pd.DataFrame, prompts: list[list[int]], tokenizer: Any, draws: np.random.Generator, **options: Any
+    ) -> GroupDrawer:
         return GroupDrawer(
-            prompts=self.reward_prompt_ids(rows, tokenizer),
+            prompts=prompts,
             texts=rows["response"].tolist(),
             distractors=self.distractors(rows),
             label_of=self.labels(rows),
@@ -203,13 +206,14 @@ class PreferenceModels(LocalModels):
     def _accuracy(self, model: Any, tokenizer: Any) -> dict[str, Any]:
         """Held-out pairs, kind by kind: as they are, and with half of both responses blanked."""
         rows = _some(self.rows("test"), self.settings["reward"]["report_rows"]).reset_index(drop=True)
+        prompts = self.reward_prompt_ids(rows, tokenizer)
         report: dict[str, Any] = {}
         for name, fraction in (("accuracy", 0.0), ("accuracy_half_blanked", 0.5)):
             by_kind = {}
             for kind in self.settings["reward"]["kinds"]:
                 draws = numpy_generator(0, "reward_report", 0)  # equal pairs for every model and fraction
                 settings = self.settings["reward"] | {"kinds": {kind: 1.0}, "pairs_a_row": 1}
-                groups = self._groups(rows, tokenizer, draws, settings=settings, fraction=fraction)
+                groups = self._groups(rows, prompts, tokenizer, draws, settings=settings, fraction=fraction)
                 by_kind[kind] = [group for group in groups.draw(range(len(rows))) if len(group.responses) > 1]
             report |= compare(model, by_kind, name=name, pad_id=tokenizer.pad_token_id)
         return report

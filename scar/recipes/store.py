@@ -2,6 +2,10 @@
 
 Each is named by a fingerprint of its settings, its data and its seed, so a changed setting makes a new model and an
 unchanged one is never trained twice.
+
+A gold model judges policies, and no policy learns from it. For it the splits change places: it learns from the validation
+and test rows, which no other model learns from, and is reported on train rows. It shares no draw, no tokenizer and no
+weights with the others.
 """
 
 from __future__ import annotations
@@ -12,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pandas as pd
 import torch
 
 from scar.config import fingerprint
 from scar.models import loading
+from scar.seeding import stream_seed
 from scar.supervised import ProgressCallback
 
 RECIPE = 1
@@ -28,15 +34,22 @@ StartProgress = Callable[[str], ProgressCallback]
 @dataclass(frozen=True)
 class LocalModels(ABC):
     """The models of one task. `settings` is `conf/models/local_<task>.yaml` as a plain dictionary; `KINDS` are the models
-    that have a training of their own, in the order in which they are needed."""
+    that have a training of their own, in the order in which they are needed. `gold`: the gold reward model, and what it
+    rests on; its kinds have the same names."""
 
     KINDS: ClassVar[tuple[str, ...]] = ("policy", "reward")
 
     settings: dict[str, Any]
     task: Any
     cache: loading.ModelCache
-    seed: int
+    model_seed: int
     device: torch.device
+    gold: bool = False
+
+    @property
+    def seed(self) -> int:
+        """What all draws are made from."""
+        return stream_seed(self.model_seed, "gold") if self.gold else self.model_seed
 
     @abstractmethod
     def train(self, kind: str, start: StartProgress) -> None:
@@ -46,10 +59,20 @@ class LocalModels(ABC):
     def corpus(self) -> list[str]:
         """The texts on which the tokenizer is trained."""
 
+    def part(self, rows_of: Callable[[str], pd.DataFrame], split: str) -> pd.DataFrame:
+        """The rows that serve as `split`, of `rows_of` the task's splits. For a gold model validation and test rows serve
+        as "train"; for the others a fixed sample of the train rows does, as large as the split whose place it takes."""
+        if not self.gold:
+            return rows_of(split)
+        if split == "train":
+            return pd.concat([rows_of("validation"), rows_of("test")])
+        rows = rows_of("train")
+        return rows.sample(n=min(len(rows_of(split)), len(rows)), random_state=0)
+
     def identity(self, kind: str) -> dict[str, Any]:
         """All that decides what the model `kind` (one of `KINDS`, or "tokenizer") becomes."""
         identity = {"recipe": RECIPE, "kind": kind, "task": self.task.name, "data": self.task.source.identity()}
-        identity |= {"tokenizer": self.settings["tokenizer"]}
+        identity |= {"tokenizer": self.settings["tokenizer"]} | ({"role": "gold"} if self.gold else {})
         if kind != "tokenizer":
             # How many rows are scored at once bounds memory and changes nothing that is learned.
             settings = {key: value for key, value in self.settings[kind].items() if key != "rows_a_batch"}
@@ -65,10 +88,9 @@ class LocalModels(ABC):
         """The folder of a finished model; FileNotFoundError with the command that makes it when it is missing."""
         name = self._cache_name(kind)
         if not self.cache.has(name, self.fingerprint(kind)):
-            script = "reward_model" if kind == "reward" else "sft"
             raise FileNotFoundError(
-                f"the {kind} model of task={self.task.name} with model_seed={self.seed} is not in {self.cache.root}; "
-                f"make it with `python experiments/{script}.py` and the same overrides (or `make models`)"
+                f"the {'gold ' if self.gold else ''}{kind} model of task={self.task.name} with model_seed={self.model_seed} "
+                f"is not in {self.cache.root}; make it with {self._command(kind)}"
             )
         return self.cache.folder(name, self.fingerprint(kind))
 
@@ -80,11 +102,19 @@ class LocalModels(ABC):
         """Whether the model is there and whole."""
         return self.cache.has(self._cache_name(kind), self.fingerprint(kind))
 
+    def _command(self, kind: str) -> str:
+        if self.gold:
+            return f"`python experiments/models.py experiment=gold task={self.task.name}` and the same overrides"
+        script = "reward_model" if kind == "reward" else "sft"
+        return f"`python experiments/{script}.py` and the same overrides (or `make models`)"
+
     def _cache_name(self, kind: str) -> str:
-        return f"{self.task.name}-{kind}"
+        return f"{self.task.name}-gold-{kind}" if self.gold else f"{self.task.name}-{kind}"
 
     def save(self, kind: str, parts: list[Any], report: dict[str, Any]) -> None:
-        """Save a finished model with its report."""
+        """Save a finished model with its report; that of a gold model says which rows are which."""
+        if self.gold:
+            report = {"trained_on": "validation and test rows", "reported_on": "train rows"} | report
         self.cache.save(self._cache_name(kind), self.fingerprint(kind), parts=parts, report=report)
 
     def tokenizer(self) -> Any:
