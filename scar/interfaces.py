@@ -5,7 +5,7 @@ Implementations do not inherit from these; `scar/build.py` wires them together a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from scar.coalitions import CoalitionRows, UnitValues
+from scar.pairs import Answer, Pair
 from scar.types import Credit, PromptBatch, RewardInputs, Rollout, Scores, Units
 
 
@@ -172,6 +173,21 @@ class CreditMethod(Protocol):
         self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
     ) -> Credit:
         """Credit whose rows sum to `scores.credited`."""
+        ...
+
+
+class Judge(Protocol):
+    """Compares two responses to one prompt; `label` is what tables call it."""
+
+    name: str
+    label: str
+
+    def estimate(self, pairs: Sequence[Pair]) -> Any:
+        """What judging `pairs` will take: requests, tokens, dollars (scar/evaluation/judge.py)."""
+        ...
+
+    def answer(self, pairs: Sequence[Pair], advance: Callable[[int, int], None]) -> list[Answer]:
+        """The answer to each pair; `advance` is told how many of how many are there."""
         ...
 
 

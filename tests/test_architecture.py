@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE, SCRIPTS = REPOSITORY / "scar", REPOSITORY / "experiments"
 
 LAYERS = {
-    0: ("types", "coalitions", "interfaces", "config", "seeding"),
+    0: ("types", "coalitions", "pairs", "interfaces", "config", "seeding"),
     1: (
         "ppo.masked",
         "ppo.advantages",
@@ -28,6 +28,7 @@ LAYERS = {
         "segmentation.offsets",
         "segmentation.words",
         "segmentation.sentences",
+        "evaluation.samples",
     ),
     2: (
         "models",
@@ -42,6 +43,8 @@ LAYERS = {
         "engine",
         "tracking",
         "evaluation.judge",
+        "evaluation.judge_cache",
+        "evaluation.judge_prompts",
     ),
     3: (
         "rollout",
@@ -54,14 +57,14 @@ LAYERS = {
         "checkpoint",
         "trainer",
     ),
-    4: ("construct", "build", "gold", "recipes", "run", "cli", "bench"),
+    4: ("construct", "build", "gold", "judging", "recipes", "run", "cli", "bench"),
 }
 """The first names that fit decide, longest first: "segmentation.units" before "segmentation"."""
 REPORT = "report"
 PURE = {"torch", "numpy"}
-REPORT_MAY_USE = {"types", "tracking.records", REPORT}
-ONE_MODULE_ONLY = ("wandb", "datasets", "shap", "spacy", "stanza", "peft", "deepspeed")
-HYDRA_USERS = {"construct", "build", "gold", "run", "cli", "bench.estimators"}
+REPORT_MAY_USE = {"types", "tracking.records", "tracking.judgements", REPORT}
+ONE_MODULE_ONLY = ("wandb", "datasets", "shap", "spacy", "stanza", "peft", "deepspeed", "openai", "vaderSentiment")
+HYDRA_USERS = {"construct", "build", "gold", "judging", "run", "cli", "bench.estimators"}
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ def test_reports_do_not_load_models() -> None:
 
 def test_the_environment_is_read_where_it_may_be() -> None:
     readers = {name for name, file in FILES.items() if "environ" in file.read_text(encoding="utf-8")}
-    assert readers <= {"build", "cli", "tracking.trackers"}
+    assert readers <= {"build", "cli", "judging", "tracking.trackers", "report.notebook"}
 
 
 @pytest.mark.parametrize("file", [*FILES.values(), *sorted(SCRIPTS.glob("*.py"))], ids=lambda file: file.stem)

@@ -43,6 +43,7 @@ def parse(arguments: Sequence[str], *, description: str | None) -> Request:
         methods=args.methods,
         seeds=args.seeds,
         model_seed=args.model_seed,
+        judge=args.judge,
         settings={key: getattr(args, key) for key in READ_BY},
         **{folder: Path(getattr(args, folder)) for folder in FOLDERS},
     )
@@ -63,6 +64,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--methods", type=_names, default=list(METHODS), help="such as sparse,scar")
     parser.add_argument("--seeds", type=seeds, default=[1, 2, 3, 4, 5], help="such as 1,2,3 or range(1,6)")
     parser.add_argument("--model_seed", type=int, help="seed of the SFT policy and the reward model")
+    parser.add_argument("--judge", help="table2: of several judges this one, such as reward_model")
     parser.add_argument("--alpha", type=float, help="keep these of abc and scar's runs, if several differ")
     for key in ("estimator", "segmentation"):
         parser.add_argument(f"--{key}", help="keep these of scar's runs")

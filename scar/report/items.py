@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from scar.report.claims import (
     Verdict,
@@ -16,11 +17,13 @@ from scar.report.claims import (
     verdicts_markdown,
 )
 from scar.report.curves import FIGURES
-from scar.report.outputs import Files, curve_files, sweep_files, table1_files
+from scar.report.judged import judged_verdicts
+from scar.report.outputs import Files, curve_files, sweep_files, table1_files, table2_files
 from scar.report.page import Section, page
 from scar.report.selection import TASKS, Cells, select_cells
 from scar.report.sources import NoRunError, Sources
 from scar.report.variants import Variant, Variants, select_variants
+from scar.tracking.judgements import JudgementRecord, find_judgements
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,27 @@ def _curves(name: str, sources: Sources) -> Files:
     return curve_files(name, _variants(name, sources))
 
 
+def _judgements(sources: Sources) -> list[JudgementRecord]:
+    """The judgings that fit what was asked for; NoRunError if there is none."""
+    wanted: dict[str, Any] = {"scale": sources.scale, "seed": list(sources.seeds)}
+    wanted |= {"task": list(sources.tasks)} if sources.tasks else {}
+    wanted |= {"model_seed": sources.model_seed} if sources.model_seed is not None else {}
+    wanted |= {"judge": sources.judge} if sources.judge else {}
+    found = find_judgements(sources.judgements, **wanted)
+    if not found:
+        raise NoRunError(
+            f"no judgement in {sources.judgements} of scale={sources.scale}; make reproduce-table2 makes them"
+        )
+    return found
+
+
+def _table2(sources: Sources) -> Files:
+    return table2_files(_judgements(sources), wanted_seeds=len(sources.seeds))
+
+
 ITEMS = {
     "table1": Item("Table 1 and Figure 2: rewards of all methods", "make reproduce-table1", _table1),
+    "table2": Item("Table 2: pairwise preference", "make reproduce-table2", _table2),
     "figure3": Item("Figure 3: reward and KL", "make reproduce-fig3", partial(_curves, "figure3")),
     "figure4": Item("Figure 4: reward and device time", "make reproduce-fig4", partial(_curves, "figure4")),
     "figure5": Item("Figure 5: token and span units", "make reproduce-fig5", partial(_curves, "figure5")),
@@ -96,6 +118,7 @@ def verdicts(sources: Sources) -> list[Verdict]:
         ("Figure 3", lambda: [kl_verdict(curves["figure3"]())]),
         ("Figure 4", lambda: time_verdicts(curves["figure4"]())),
         ("Figure 5", lambda: units_verdicts(curves["figure5"]())),
+        ("Table 2", lambda: judged_verdicts(_judgements_or_none(sources))),
         ("value function", lambda: _critic(sources)),
     ]
     found: list[Verdict] = []
@@ -121,6 +144,13 @@ def _variants_or_none(name: str, sources: Sources) -> Variants:
         return _variants(name, sources)
     except NoRunError:
         return Variants(FIGURES[name][0], list(sources.seeds), {})
+
+
+def _judgements_or_none(sources: Sources) -> list[JudgementRecord]:
+    try:
+        return _judgements(sources)
+    except NoRunError:
+        return []
 
 
 def _critic(sources: Sources) -> list[Verdict]:

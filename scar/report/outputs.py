@@ -13,12 +13,14 @@ from scar.report.comparisons import comparisons_csv, comparisons_markdown
 from scar.report.curves import FIGURES, curve_numbers
 from scar.report.figures import figure2, figure2_curves
 from scar.report.frontier import frontier_figure
+from scar.report.judged import table2_csv, table2_markdown
 from scar.report.paired import paired_markdown
 from scar.report.selection import Cells
 from scar.report.style import image_files
 from scar.report.sweeps import sweep_csv, sweep_markdown
 from scar.report.tables import table1_csv, table1_markdown
 from scar.report.variants import Variants
+from scar.tracking.judgements import JudgementRecord
 from scar.tracking.records import RunRecord
 
 Files = dict[str, bytes]
@@ -46,6 +48,17 @@ def curve_files(name: str, found: Variants) -> Files:
     _, _, draw, x_of = FIGURES[name]
     origin = {"records": identities(found.records), "missing": found.missing, "curves": curve_numbers(found, x_of)}
     return image_files(name, draw(found)) | {f"{name}.json": as_json(origin)}
+
+
+def table2_files(judgements: Sequence[JudgementRecord], *, wanted_seeds: int) -> Files:
+    """Table 2, and a .json with the judgements behind it."""
+    names = ("task", "judge", "label", "method", "baseline", "seed", "runs")
+    origin = [{"path": r.path.as_posix()} | {name: r.manifest[name] for name in names} for r in judgements]
+    return {
+        "table2.md": table2_markdown(judgements, wanted_seeds=wanted_seeds).encode(),
+        "table2.csv": table2_csv(judgements).encode(),
+        "table2.json": as_json({"judgements": origin}),
+    }
 
 
 def sweep_files(records: Sequence[RunRecord], *, name: str) -> Files:

@@ -30,6 +30,7 @@ class Sources:
     methods: Sequence[str] = METHODS
     seeds: Sequence[int] = (1, 2, 3, 4, 5)
     model_seed: int | None = None
+    judge: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def runs(self, *folders: Path, **wanted: Any) -> list[RunRecord]:

@@ -50,6 +50,19 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; a ValueError names the file that cannot be read, and the folder to delete."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__} in place of an object")
+        return value
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete the folder {path.parent} and run it again"
+        ) from error
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object a line; a ValueError names the file and line that is broken."""
     try:
@@ -74,22 +87,10 @@ class RunRecord:
 
     path: Path
 
-    def _json(self, name: str) -> dict[str, Any]:
-        file = self.path / name
-        try:
-            value = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(value, dict):
-                raise ValueError(f"a {type(value).__name__} in place of an object")
-            return value
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{file} cannot be read ({error}); delete the folder {self.path} and run it again"
-            ) from error
-
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """What ran: configuration, code, machine, models, times."""
-        manifest = self._json("manifest.json")
+        manifest = read_json(self.path / "manifest.json")
         if "schema_version" not in manifest:
             raise ValueError(f"{self.path}/manifest.json is not that of a run of this code; move that folder away")
         if manifest.get("schema_version") != SCHEMA_VERSION:
@@ -111,7 +112,7 @@ class RunRecord:
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """`protocol`, and `initial` and `final`: reward_mean, reward_std, kl_mean, length_mean, prompts."""
-        return self._json("evaluation.json")
+        return read_json(self.path / "evaluation.json")
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:

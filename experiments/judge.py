@@ -1,0 +1,24 @@
+"""Judge finished runs pairwise (Table 2): `python experiments/judge.py task=tldr judge=gemini --yes`."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from scar.cli import one_line_errors, run_script, training_bar
+from scar.report.selection import select_cells
+
+
+@hydra.main(config_path="../conf", config_name="judging", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Judge every pair of runs of the config that was not judged yet."""
+    from scar.judging import judge_runs  # here: it loads torch
+
+    with one_line_errors():
+        folders = judge_runs(cfg, select_cells, training_bar)
+        sys.stdout.writelines(f"judgement: {folder}\n" for folder in folders)
+
+
+if __name__ == "__main__":
+    sys.argv = ["judging.pay=true" if argument == "--yes" else argument for argument in sys.argv]
+    run_script(main)

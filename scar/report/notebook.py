@@ -1,0 +1,35 @@
+"""What the notebooks show with: figures as they are written to files, markdown tables as tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from scar.report.sources import Sources
+from scar.report.style import png_bytes
+
+
+def sources(root: str | Path = "..", **chosen: Any) -> Sources:
+    """The records below `root` (the repository, seen from notebooks/), at the scale and with the seeds that `chosen` or
+    the environment (SCAR_ROOT, SCAR_SCALE, SCAR_SEEDS) says."""
+    root = Path(os.environ.get("SCAR_ROOT", root))
+    defaults: dict[str, Any] = {"scale": os.environ.get("SCAR_SCALE", "local")}
+    if "SCAR_SEEDS" in os.environ:
+        defaults["seeds"] = [int(seed) for seed in os.environ["SCAR_SEEDS"].split(",")]
+    fields = Sources.__dataclass_fields__
+    folders: dict[str, Any] = {
+        name: root / str(fields[name].default) for name in ("records", "units", "critic", "credit", "judgements")
+    }
+    return Sources(**(folders | defaults | chosen))
+
+
+def show(*shown: Figure | str | Sequence[str]) -> None:
+    """Display figures, and texts as markdown."""
+    from IPython.display import Image, Markdown, display
+
+    for one in shown:
+        display(Image(png_bytes(one), width=825) if isinstance(one, Figure) else Markdown(str(one)))
