@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from scar.report import arguments, items, outputs
+from scar.tracking.sources import open_records
 
 
 def report(request: arguments.Request) -> str:
     """Write the target's files; return its tables and the paths of the files."""
-    sources = replace(request.sources, records=Path(request.records))
+    sources = replace(request.sources, records=open_records(request.records, cache=Path("wandb_records")))
     files = items.report(request.target, sources, name=request.name)
     paths = outputs.write_files(request.results / sources.scale, files)
     tables = [text.decode() for name, text in files.items() if name.endswith(".md") and request.target != "all"]

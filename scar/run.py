@@ -17,7 +17,7 @@ from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
 from scar.recipes.store import RECIPE, StartProgress
 from scar.tracking.provenance import code_state, device_description, versions
-from scar.tracking.records import SCHEMA_VERSION, RunWriter
+from scar.tracking.records import SCHEMA_VERSION, RunWriter, record_folder
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
 
 NOT_IDENTITY = ("paths", "tracker", "force", "hydra")
@@ -37,10 +37,9 @@ def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
 
 
 def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:
-    """`<runs>/<scale>/<task>/<method>/seed<k>-<fingerprint>`; nothing is ever read back out of this name."""
-    return (
-        Path(cfg.paths.runs) / cfg.scale / cfg.task.name / cfg.shaping.name / f"seed{cfg.seed}-{fingerprint(identity)}"
-    )
+    """The folder of this run's record; nothing is ever read back out of its name."""
+    names = {"scale": cfg.scale, "task": cfg.task.name, "method": cfg.shaping.name}
+    return record_folder(Path(cfg.paths.runs), names | {"seed": cfg.seed, "fingerprint": fingerprint(identity)})
 
 
 def train_run(cfg: DictConfig) -> Path:

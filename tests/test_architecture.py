@@ -222,7 +222,7 @@ def test_reports_do_not_load_models() -> None:
 
 def test_the_environment_is_read_where_it_may_be() -> None:
     readers = {name for name, file in FILES.items() if "environ" in file.read_text(encoding="utf-8")}
-    assert readers <= {"build", "cli", "judging", "tracking.trackers", "report.notebook"}
+    assert readers <= {"build", "cli", "judging", "tracking.wandb_runs", "report.notebook"}
 
 
 @pytest.mark.parametrize("file", [*FILES.values(), *sorted(SCRIPTS.glob("*.py"))], ids=lambda file: file.stem)

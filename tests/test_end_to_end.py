@@ -14,9 +14,11 @@ from scar import build
 from scar.rollout import Sampler
 from scar.tracking.records import RunRecord, find_records
 from scar.tracking.trackers import NoTracker
+from scar.tracking.wandb_import import records_from_offline
 from scar.trainer import Trainer
 from scar.types import PromptBatch
 from tests.smoke_scale import REPOSITORY, SmokeScale
+from tests.tracking.wandb_record import assert_equal_records
 
 TWO_UPDATES = "ppo.updates=2"
 METHODS = {
@@ -327,10 +329,14 @@ def test_tracker_that_cannot_close_leaves_no_half_run(
     assert [path for path in files_below(tmp_path) if ".partial" in str(path)] == []
 
 
-def test_wandb_files_lie_in_the_finished_run_folder(smoke: SmokeScale, tmp_path: Path) -> None:
-    record = smoke.run("ppo.updates=1", *METHODS["sparse"], "tracker=wandb", runs=tmp_path)
+def test_wandb_files_lie_in_the_finished_run_folder_and_give_it_back(smoke: SmokeScale, tmp_path: Path) -> None:
+    record = smoke.run("ppo.updates=1", *METHODS["sparse"], "tracker=wandb", runs=tmp_path / "runs")
     assert len(list(record.path.glob("wandb/offline-run-*/*.wandb"))) == 1
     assert decided(record) == decided(smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path / "other"))
+    assert [found.path for found in find_records(record.path)] == [record.path]
+    (imported,) = records_from_offline(record.path, tmp_path / "imported")
+    assert imported.relative_to(tmp_path / "imported") == record.path.relative_to(tmp_path / "runs")
+    assert_equal_records(RunRecord(imported), record)
 
 
 def test_models_are_trained_once(smoke: SmokeScale, monkeypatch: pytest.MonkeyPatch) -> None:

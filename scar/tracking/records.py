@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,6 +142,12 @@ def _iter_records(root: Path) -> Iterator[RunRecord]:
     for manifest in sorted(root.rglob("manifest.json")):
         if not any(part.endswith(PARTIAL_SUFFIX) for part in manifest.parent.parts):
             yield RunRecord(manifest.parent)
+
+
+def record_folder(root: Path, manifest: Mapping[str, Any]) -> Path:
+    """Where under `root` the run of a manifest lies: `<scale>/<task>/<method>/seed<k>-<fingerprint>`."""
+    name = f"seed{manifest['seed']}-{manifest['fingerprint']}"
+    return root / manifest["scale"] / manifest["task"] / manifest["method"] / name
 
 
 class RunWriter:

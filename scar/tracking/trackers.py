@@ -1,9 +1,8 @@
-"""Where a run's rows go: its own record (always), W&B (offline unless asked), and whoever watches (progress)."""
+"""Where a run's rows go: its own record (always) and whoever watches (progress); W&B is in wandb_runs.py."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,39 +42,6 @@ class NoTracker:
 
     def finish(self, status: str) -> None:
         """Nothing to close."""
-
-
-class WandbTracker:
-    """The same rows under the same names in W&B. `mode` "offline" writes under the run's folder and needs no account."""
-
-    def __init__(self, *, mode: str, project: str, folder: Path, name: str, config: dict[str, Any]) -> None:
-        if mode not in ("offline", "online"):
-            raise ValueError(f"tracker.mode={mode}; allowed: offline or online (tracker=jsonl switches W&B off)")
-        import wandb
-
-        os.environ.setdefault("WANDB_SILENT", "true")
-        settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, disable_git=True)
-        try:
-            self._run = wandb.init(
-                mode=mode,  # type: ignore[arg-type]  # checked above
-                project=project,
-                dir=str(folder),
-                name=name,
-                config=config,
-                settings=settings,
-            )
-        except (wandb.errors.UsageError, wandb.errors.CommError) as error:
-            raise ConnectionError(
-                f"W&B cannot start in mode {mode} ({str(error).splitlines()[0]}); run `wandb login`, or use tracker.mode=offline"
-            ) from error
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Log the row at its update."""
-        self._run.log(row, step=row["update"])
-
-    def finish(self, status: str) -> None:
-        """Close the W&B run."""
-        self._run.finish(exit_code=0 if status == "finished" else 1)
 
 
 class ProgressFile:

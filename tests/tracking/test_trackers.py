@@ -1,10 +1,8 @@
-"""Trackers: the same rows everywhere, W&B files with the run's own, and a sweep's progress from small files."""
+"""Trackers: the same rows everywhere, and a sweep's progress from small files."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from scar.tracking.trackers import (
     ProgressFile,
     SweepProgress,
     TrackerGroup,
-    WandbTracker,
 )
 
 ROWS: list[dict[str, Any]] = [
@@ -45,36 +42,6 @@ class Recorder:
             raise RuntimeError("cannot close")
 
 
-@pytest.fixture
-def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs this may be logged in to W&B: hide every place where a key can lie."""
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
-
-
-@pytest.fixture(scope="module")
-def wandb_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished offline run of ROWS."""
-    folder = tmp_path_factory.mktemp("run")
-    tracker = WandbTracker(mode="offline", project="scar-tests", folder=folder, name="seed1-f00d", config={"seed": 1})
-    for row in ROWS:
-        tracker.log(row)
-    tracker.finish("finished")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wandb_records(wandb_folder: Path) -> list[dict[str, Any]]:
-    """What W&B's own reader finds in the files."""
-    file = next(wandb_folder.glob("wandb/offline-run-*/*.wandb"))
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(file)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-    return [json.loads(line) for line in out.splitlines()]
-
-
 def test_jsonl_tracker_appends_every_row_to_the_record(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "seed1")
     tracker = JsonlTracker(writer)
@@ -89,38 +56,6 @@ def test_no_tracker_writes_nothing(tmp_path: Path) -> None:
     tracker.log(ROWS[0])
     tracker.finish("finished")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_wandb_offline_run_lies_under_the_run_folder(wandb_folder: Path) -> None:
-    assert [path.name for path in wandb_folder.iterdir()] == ["wandb"]
-    assert len(list(wandb_folder.glob("wandb/offline-run-*/*.wandb"))) == 1
-
-
-def test_wandb_has_the_same_keys_and_values_as_the_rows(wandb_records: list[dict[str, Any]]) -> None:
-    items = [record["history"]["item"] for record in wandb_records if record["type"] == "history"]
-    assert len(items) == len(ROWS)
-    for item, row in zip(items, ROWS, strict=True):
-        assert {key: value for key, value in item.items() if not key.startswith("_")} == row
-        assert item["_step"] == row["update"]
-
-
-def test_wandb_knows_name_project_and_config(wandb_records: list[dict[str, Any]]) -> None:
-    run = next(record["run"] for record in wandb_records if record["type"] == "run")
-    text = json.dumps(run)
-    for part in ("seed1-f00d", "scar-tests", '"seed"'):
-        assert part in text
-
-
-def test_wandb_mode_is_checked_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"tracker\.mode=cloud; allowed: offline or online \(tracker=jsonl"):
-        WandbTracker(mode="cloud", project="scar-tests", folder=tmp_path, name="seed1", config={})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.usefixtures("no_account")
-def test_wandb_online_without_an_account_says_how_to_go_on(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError, match=r"mode online \(.*\); run `wandb login`, or use tracker\.mode=offline"):
-        WandbTracker(mode="online", project="scar-tests", folder=tmp_path / "run", name="seed1", config={})
 
 
 def test_group_passes_every_row_to_every_tracker() -> None:

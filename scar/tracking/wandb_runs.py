@@ -1,0 +1,204 @@
+"""Runs as W&B keeps them: sending one, and reading it back from offline files or from a project. All of W&B is here.
+
+A run's rows go into W&B's history. What the history cannot hold goes beside them as one file, `scar_record.json`: the
+manifest, the evaluation, the samples, how many rows there are, and which metrics are integers (W&B keeps 2.0 as 2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scar.tracking.records import PARTIAL_SUFFIX, RunRecord, write_json
+
+RECORD_FILE = "scar_record.json"
+
+
+class WandbTracker:
+    """The same rows under the same names in W&B. `mode` "offline" writes under the run's folder and needs no account."""
+
+    def __init__(self, *, mode: str, project: str, folder: Path, name: str, config: dict[str, Any]) -> None:
+        if mode not in ("offline", "online"):
+            raise ValueError(f"tracker.mode={mode}; allowed: offline or online (tracker=jsonl switches W&B off)")
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        self._folder = folder
+        settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, disable_git=True)
+        try:
+            self._run = wandb.init(
+                mode=mode,  # type: ignore[arg-type]  # checked above
+                project=project,
+                dir=str(folder),
+                name=name,
+                config=config,
+                settings=settings,
+            )
+        except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+            raise ConnectionError(
+                f"W&B cannot start in mode {mode} ({str(error).splitlines()[0]}); run `wandb login`, or use tracker.mode=offline"
+            ) from error
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Log the row at its update."""
+        self._run.log(row, step=row["update"])
+
+    def finish(self, status: str) -> None:
+        """Send the rest of a finished run's record, and close the W&B run."""
+        exit_code = 1
+        try:
+            if status == "finished":
+                self._send_record(RunRecord(self._folder))
+                exit_code = 0
+        finally:
+            self._run.finish(exit_code=exit_code)
+
+    def _send_record(self, record: RunRecord) -> None:
+        """The file, and the evaluation's numbers (`final/reward_mean`, ...) for the table of the project's page."""
+        contents = record_contents(record)
+        for when in ("initial", "final"):
+            self._run.summary.update({f"{when}/{key}": value for key, value in record.evaluation[when].items()})
+        # Into W&B's own folder: of files elsewhere it keeps absolute links, which break when the run is committed.
+        path = Path(self._run.dir) / RECORD_FILE
+        write_json(path, contents)
+        self._run.save(str(path), base_path=self._run.dir, policy="now")
+
+
+def record_contents(record: RunRecord) -> dict[str, Any]:
+    """What the record file holds."""
+    return {
+        "manifest": record.manifest,
+        "evaluation": record.evaluation,
+        "samples": record.samples,
+        "rows": len(record.metrics),
+        "integers": sorted({key for row in record.metrics for key, value in row.items() if isinstance(value, int)}),
+    }
+
+
+def rows_of_history(history: Iterable[dict[str, Any]], integers: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows as they were logged: without W&B's own keys and empty cells, whole numbers as int or float as before."""
+    kinds = dict.fromkeys(integers, int)
+    return [
+        {k: kinds.get(k, float)(v) for k, v in item.items() if not k.startswith("_") and v is not None}
+        for item in history
+    ]
+
+
+class OfflineRun:
+    """A run in a folder that W&B wrote; `log` is its .wandb file, `name` the folder's name (time and W&B's id)."""
+
+    not_whole = "the file is cut or damaged: copy the folder again, or delete it"
+
+    def __init__(self, log: Path) -> None:
+        self.name = log.parent.name
+        self._path = log
+        self._record = log.parent / "files" / RECORD_FILE
+
+    def version(self) -> str | None:
+        """Changes when the run's record does; None if the run has no record of ours."""
+        return hashlib.sha256(self._record.read_bytes()).hexdigest() if self._record.is_file() else None
+
+    @cached_property
+    def _log(self) -> list[dict[str, Any]]:
+        """All that W&B can read of the file, in its order; of a damaged one it skips what it cannot."""
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(self._path)]
+        offline = os.environ | {"WANDB_MODE": "offline"}
+        out = subprocess.run(command, env=offline, capture_output=True, text=True, encoding="utf-8", check=False).stdout
+        return [json.loads(line) for line in out.split("\n") if line]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended well. ValueError if it has a record, which only such runs have, and yet no end."""
+        ends = [entry["exit"].get("exit_code", 0) for entry in self._log if entry["type"] == "exit"]
+        if not ends and self.version() is not None:
+            raise ValueError(f"{self._path} has no end: {self.not_whole}")
+        return ends == [0]
+
+    def record(self) -> str:
+        """The text of the run's record file."""
+        return self._record.read_text(encoding="utf-8")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The rows as W&B has them."""
+        return [entry["history"]["item"] for entry in self._log if entry["type"] == "history"]
+
+
+def offline_runs(path: Path) -> list[OfflineRun]:
+    """The runs of a .wandb file, or of all those below a folder; runs that are being written are none of them."""
+    logs = [path] if path.is_file() else sorted(path.rglob("run-*.wandb"))
+    logs = [log for log in logs if not any(p.endswith(PARTIAL_SUFFIX) for p in log.relative_to(path).parts)]
+    if not logs:
+        raise ValueError(f"no W&B run in {path}; give a folder that holds run-*.wandb files, at any depth")
+    return [OfflineRun(log) for log in logs]
+
+
+class ProjectRun:
+    """A run on a W&B server (`wandb.apis.public.Run`); `name` is ENTITY/PROJECT/ID."""
+
+    not_whole = (
+        "W&B may still be working on it: try again in a few minutes; if that does not help, delete the run there"
+    )
+
+    def __init__(self, run: Any) -> None:
+        self.name = "/".join(run.path)
+        self._run = run
+
+    @cached_property
+    def _file(self) -> Any:
+        """The run's record file; None if it has none, of which W&B speaks as of an empty file."""
+        with reading(self.name):
+            return next((file for file in self._run.files(names=[RECORD_FILE]) if file.size > 0), None)
+
+    def version(self) -> str | None:
+        """Changes when the run's record does; None if the run has no record of ours."""
+        return None if self._file is None else f"{self._file.size} {self._file.md5}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended well."""
+        return self._run.state == "finished"
+
+    def record(self) -> str:
+        """The text of the run's record file."""
+        with tempfile.TemporaryDirectory() as folder, reading(self.name):
+            self._file.download(root=folder, replace=True).close()
+            return (Path(folder) / RECORD_FILE).read_text(encoding="utf-8")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The rows as W&B has them."""
+        with reading(self.name):
+            return list(self._run.scan_history(use_cache=False))  # a cache may be older than the run's last rows
+
+
+def project_runs(project: str, api: Any = None) -> list[ProjectRun]:
+    """All runs of ENTITY/PROJECT, oldest first; `api`: a `wandb.Api`."""
+    with reading(project):
+        return [ProjectRun(run) for run in (_connect() if api is None else api).runs(project, order="+created_at")]
+
+
+def _connect() -> Any:
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    return wandb.Api()
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Inside, any error is one of W&B, which raises many kinds: of its own, of the network's, plain ones."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConnectionError(
+            f"W&B does not give {what} ({reason}); look at the name and the network, or run `wandb login`"
+        ) from error
