@@ -11,6 +11,8 @@ BENCH ?= attribution
 QUICK ?=
 RESULTS ?= results$(if $(filter-out 1,$(MODEL_SEED)),/model-seed-$(MODEL_SEED))
 OVERRIDES ?=
+JUDGE ?= reward_model
+YES ?=
 
 BIN := $(VENV)/bin
 # uv does not read pip's variable for local wheels; it is empty on most machines.
@@ -27,11 +29,11 @@ comma := ,
 # Names are checked before anything is installed or trained: $(call known,VARIABLE,folder of conf/).
 known = $(foreach name,$(subst $(comma), ,$($1)),$(if $(wildcard conf/$2/$(name).yaml),,$(error $1=$($1): there is no $2 "$(name)"; \
   allowed: $(sort $(basename $(notdir $(wildcard conf/$2/*.yaml)))))))
-$(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)
+$(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)$(call known,JUDGE,judge)
 
 .DEFAULT_GOAL := help
 ABLATION ?=
-.PHONY: help setup models reproduce-table1 reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
+.PHONY: help setup models reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +81,20 @@ reproduce-fig5: models-tldr  ## Figure 5: SCAR's token units beside spans on tld
 	@$(UNITS)
 	@$(REPORT) figure5
 
+# The paper judges summaries and answers. JUDGE=gemini TASKS=tldr or JUDGE=alpaca_eval TASKS=hh ask an LLM; YES=1 agrees to the cost.
+JUDGED = $(or $(filter-out imdb,$(subst $(comma), ,$(TASKS))),$(error Table 2 is of tldr and hh; TASKS=$(TASKS) has neither))
+GOLD = $(if $(filter paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=gold $(COMMON) task=$(subst $(eval) ,$(comma),$(JUDGED)) hydra.launcher.n_jobs=$(JOBS))
+reproduce-table2: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 2: SCAR's responses against sparse's and ABC's, judged pairwise (JUDGE=reward_model)
+	@$(if $(filter reward_model,$(JUDGE)),$(GOLD),:)
+	@$(TRAIN) experiment=table1 task=$(subst $(eval) ,$(comma),$(JUDGED)) shaping=sparse,abc,scar
+	@set -e; for task in $(JUDGED); do $(BIN)/python experiments/judge.py $(COMMON) task=$$task judge=$(JUDGE) \
+	  "judging.seeds=[$(SEEDS)]" $(if $(YES),--yes); done
+	@$(REPORT) table2 judge=$(JUDGE)
+
+notebooks: setup  ## execute the notebooks on SCALE's records into results/SCALE/notebooks
+	@SCAR_ROOT=$(CURDIR) SCAR_SCALE=$(SCALE) SCAR_SEEDS=$(SEEDS) $(BIN)/jupyter-nbconvert --log-level ERROR --to html --execute \
+	  --output-dir $(RESULTS)/$(SCALE)/notebooks notebooks/*.ipynb && ls $(RESULTS)/$(SCALE)/notebooks/*.html
+
 report: setup  ## results/SCALE/report.html: every table and figure that has runs, the paper's claims, what is missing
 	@$(REPORT) all
 
@@ -103,8 +119,11 @@ study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients
 	@$(LENGTHS) shaping=scar segmentation=token estimator=owen task.generation.max_new_tokens=16,32
 	@$(REPORT) sweep records=sweeps/study name=study
 
-smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/table1.md
-	@$(MAKE) --no-print-directory reproduce-table1 SCALE=smoke SEEDS=1,2
+SMOKE = $(MAKE) --no-print-directory SCALE=smoke SEEDS=1,2
+smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/report.html
+	@$(SMOKE) reproduce-table1
+	@$(SMOKE) reproduce-fig4 reproduce-table2 report
+	@$(SMOKE) notebooks
 
 bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators or memory; QUICK=1 leaves out what takes minutes
 	@$(BIN)/python experiments/bench.py $(BENCH) $(if $(QUICK),--quick) --results $(RESULTS)

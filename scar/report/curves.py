@@ -43,7 +43,7 @@ def updates(record: RunRecord) -> np.ndarray:
 
 def sqrt_kl(record: RunRecord) -> np.ndarray:
     """f64[U]: sqrt(max(KL, 0)) of each batch, smoothed like the reward. Batches with an estimate below 0 count as 0; the code
-    that the paper builds on drops such runs (paper note 32)."""
+    that the paper builds on drops such runs (paper note 36)."""
     return np.sqrt(np.maximum(trailing_mean(column(record, "kl/seq_sum_mean"), SMOOTHING), 0.0))
 
 
