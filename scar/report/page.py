@@ -25,7 +25,7 @@ nav ul { columns: 2; padding-left: 1.2rem; margin: .8rem 0 }
 .table { overflow-x: auto; margin: .6rem 0 }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-th { border-bottom-width: 2px }
+th { border-bottom-width: 2px } td:not(:first-child) { white-space: nowrap }
 figure { margin: 1rem 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .6rem }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto }
 .missing { color: var(--warn); background: var(--soft); border-left: 3px solid var(--warn); padding: .5rem .8rem }
@@ -65,7 +65,8 @@ def _absent(section: Section) -> str:
 
 
 def _section(number: int, section: Section) -> str:
-    parts = [f'<section id="s{number}"><h2>{html.escape(section.title)}</h2>']
+    titled = next((name for name in section.files if name.endswith(".md")), None)  # its first line is a heading
+    parts = [f'<section id="s{number}">' + ("" if titled else f"<h2>{html.escape(section.title)}</h2>")]
     if section.missing:
         parts.append(f'<p class="missing">Missing: {html.escape(section.missing)}</p>')
     for name, content in section.files.items():
@@ -80,7 +81,7 @@ def _section(number: int, section: Section) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Tables of our own reports as HTML; headings go two levels down, below the section's, and raw HTML stays text."""
-    lines = [f"##{line}" if line.startswith("#") else line for line in text.splitlines()]
+    """Tables of our own reports as HTML; headings go one level down, below the section's, and raw HTML stays text."""
+    lines = [f"#{line}" if line.startswith("#") else line for line in text.splitlines()]
     rendered = MarkdownIt("commonmark", {"html": False}).enable("table").render("\n".join(lines))
     return rendered.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
