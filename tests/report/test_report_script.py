@@ -126,3 +126,15 @@ def test_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space left on device"):
         write_files(tmp_path / "out", {"a": b"new"})
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "out").iterdir()] == [("a", b"old")]
+
+
+def test_a_source_of_records_that_is_none_is_one_line(report):
+    assert_one_line_error(report("table1", "records=wandb:nothing"), "records=wandb:nothing", "wandb:ENTITY/PROJECT")
+
+
+def test_without_a_target_there_is_a_page_of_everything(make_run, report, tmp_path):
+    make_run("scar", 1)
+    done = report("seeds=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "wrote results/local/report.html" in done.stdout
+    assert (tmp_path / "results" / "local" / "report.html").stat().st_size > 10_000
