@@ -33,7 +33,7 @@ $(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)$(
 
 .DEFAULT_GOAL := help
 ABLATION ?=
-.PHONY: help setup models reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
+.PHONY: help setup models reproduce-fig1 credit reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,19 @@ REPORT = $(BIN)/python experiments/report.py scale=$(SCALE) "seeds=$(SEEDS)" mod
 reproduce-table1: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
 	@$(TRAIN) experiment=table1 task=$(TASKS) shaping=$(METHODS)
 	@$(REPORT) table1 tasks=$(TASKS) methods=$(METHODS)
+
+CREDIT = $(BIN)/python experiments/credit.py $(COMMON)
+reproduce-fig1: models-imdb  ## Figure 1: the paper's example word by word, and where credit goes in 256 responses (imdb)
+	@$(CREDIT) task=imdb source=text
+	@$(CREDIT) task=imdb source=sft
+	@$(REPORT) figure1
+	@$(REPORT) credit
+
+SAMPLE ?=
+credit: setup  ## a page of the credit in a run's responses: SAMPLE=runs/.../seed1-...[:number of a response]
+	$(if $(SAMPLE),,$(error SAMPLE is empty; give a run: SAMPLE=runs/local/imdb/scar/seed1-...))
+	@$(BIN)/python experiments/credit.py source=run run=$(firstword $(subst :, ,$(SAMPLE))) \
+	  $(if $(findstring :,$(SAMPLE)),sample=$(lastword $(subst :, ,$(SAMPLE))))
 
 reproduce-fig2: reproduce-table1  ## Figure 2, which rests on Table 1's runs
 
@@ -122,7 +135,7 @@ study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients
 SMOKE = $(MAKE) --no-print-directory SCALE=smoke SEEDS=1,2
 smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/report.html
 	@$(SMOKE) reproduce-table1
-	@$(SMOKE) reproduce-fig4 reproduce-table2 report
+	@$(SMOKE) reproduce-fig1 reproduce-fig4 reproduce-table2 report
 	@$(SMOKE) notebooks
 
 bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators or memory; QUICK=1 leaves out what takes minutes

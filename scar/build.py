@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,14 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scar.attribution.backends import ScorerReport, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, ScoringConfig, check_alpha, require
 from scar.construct import build_settings, construct, plain
-from scar.evaluation.reward_eval import evaluate_policy
-from scar.interfaces import CoalitionScorer, Tracker
+from scar.interfaces import Tracker
 from scar.models import loading
-from scar.models.policy import CausalPolicy, new_value_head
-from scar.models.reading import RewardReader, same_tokenizer
-from scar.models.reward import SequenceRewardModel
+from scar.parts import Parts
 from scar.ppo.kl_control import KLController
 from scar.ppo.updater import PPOUpdater
 from scar.recipes.store import LocalModels
-from scar.rollout import Sampler
-from scar.scoring import ResponseScoring
-from scar.seeding import generator
-from scar.tasks.prompts import PromptBatches
 from scar.tracking.metering import Meter
 from scar.trainer import Trainer
 
@@ -94,13 +85,6 @@ def check_settings(cfg: DictConfig) -> PPOConfig:
     return instantiate(cfg.ppo)
 
 
-def load_reward_model(name: str, *, rows_a_batch: int, device: torch.device) -> tuple[SequenceRewardModel, Any]:
-    """A reward model with its tokenizer, by folder or hub name."""
-    tokenizer = loading.load_tokenizer(name)
-    model = loading.load_reward_sequence_model(name, device=device)
-    return SequenceRewardModel(model, space_id=loading.space_token(tokenizer), rows_a_batch=rows_a_batch), tokenizer
-
-
 class ModelNames:
     """Where policy, reward model and tokenizer of a config come from: folders of the cache, or names on the hub."""
 
@@ -120,27 +104,25 @@ class ModelNames:
         return {k: {"fingerprint": self._local.fingerprint(k), "report": self._local.report(k)} for k in kinds}
 
 
+def load_parts(cfg: DictConfig, device: torch.device) -> Parts:
+    """The task and models of a config, loaded."""
+    task = build_task(cfg)
+    return Parts(cfg, task, ModelNames(cfg, task, device), device)
+
+
 class Run:
     """The wired objects of one run: `trainer` trains, `evaluate` judges, `meter` counts, `names` says which models (of which
     `reward_model` is one), `coalitions` how coalitions are scored (None for methods that ask for none)."""
 
     def __init__(self, cfg: DictConfig, ppo: PPOConfig, device: torch.device, tracker: Tracker) -> None:
-        self._cfg, self._device = cfg, device
         self._evaluation = build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
-        self._generation = build_settings(GenerationConfig, cfg.task.generation, "task.generation")
-        self._task = build_task(cfg)
-        self.coalitions: ScorerReport | None = None
-        self.names = ModelNames(cfg, self._task, device)
-        self._tokenizer = loading.load_tokenizer(self.names["policy"])
-        self.reward_model, self._reward_tokenizer = load_reward_model(
-            self.names["reward"], rows_a_batch=cfg.models.reward.rows_a_batch, device=device
-        )
-        self._scoring = self._build_scoring()
-        policy = self._build_policy()
-        self._sampler = Sampler(policy, policy.frozen_copy(), tokenizer=self._tokenizer, generation=self._generation)
+        self._parts = parts = load_parts(cfg, device)
+        self.names, self.reward_model = parts.names, parts.reward_model
+        policy = parts.policy()
+        self._sampler = parts.sampler(policy)
         self.meter = Meter(device)
-        method = self._build_method()
-        segmenter = construct(cfg.segmentation.build, tokenizer=self._tokenizer)
+        method, self.coalitions = parts.method(cfg)
+        segmenter = parts.segmenter(cfg)
         if method.needs_units:
             segmenter.load()
         self.trainer = Trainer(
@@ -148,9 +130,9 @@ class Run:
             seed=cfg.seed,
             alpha=check_alpha(cfg.shaping.alpha),
             device=device,
-            prompts=self._prompts("train", ppo.batch_size, cfg.seed),
+            prompts=parts.prompts("train", ppo.batch_size, cfg.seed),
             sampler=self._sampler,
-            scoring=self._scoring,
+            scoring=parts.scoring,
             segmenter=segmenter,
             method=method,
             updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], ppo),
@@ -161,80 +143,6 @@ class Run:
             meter=self.meter,
         )
 
-    def _build_scoring(self) -> ResponseScoring:
-        config = build_settings(ScoringConfig, self._cfg.task.scoring, "task.scoring")
-        reader = RewardReader(
-            self._tokenizer,
-            self._reward_tokenizer,
-            reads_eos=config.reads_eos,
-            max_tokens=self.reward_model.max_tokens,
-        )
-        return ResponseScoring(self.reward_model, reader, config)
-
-    def _build_policy(self) -> CausalPolicy:
-        model = loading.load_policy_model(self.names["policy"], device=self._device)
-        self._check_context(model)
-        return CausalPolicy(
-            model,
-            temperature=self._generation.temperature,
-            min_new_tokens=self._generation.min_new_tokens,
-            eos_id=self._tokenizer.eos_token_id,
-            pad_id=self._tokenizer.pad_token_id,
-            **self._build_value(model.config.hidden_size),
-        )
-
-    def _build_value(self, hidden_size: int) -> dict[str, Any]:
-        """The value function: a head on the policy's trunk, or a copy of the reward model (paper note 23)."""
-        if self._cfg.ppo.value_net == "shared":
-            head = new_value_head(hidden_size, generator(self._cfg.seed, "value_head")).to(self._device)
-            return {"value_head": head}
-        if not same_tokenizer(self._tokenizer, self._reward_tokenizer):
-            raise ValueError(
-                "ppo.value_net=separate starts as the reward model, which has another tokenizer; use ppo.value_net=shared"
-            )
-        trunk, head = self.reward_model.as_value_net()
-        return {"value_trunk": trunk, "value_head": head}
-
-    def _check_context(self, model: Any) -> None:
-        needed = self._cfg.task.prompt.max_tokens + self._generation.max_new_tokens
-        if needed > model.config.max_position_embeddings:
-            raise ValueError(
-                f"prompt and response take up to {needed} tokens, the policy reads {model.config.max_position_embeddings}; "
-                "lower task.generation.max_new_tokens or task.prompt.max_tokens"
-            )
-
-    def _build_method(self) -> Any:
-        """The credit method, given the run-time objects that its config says it needs."""
-        offers: dict[str, Callable[[], Any]] = {
-            "reward_model": lambda: self.reward_model,
-            "scorer": self._build_scorer,
-            "estimator": lambda: construct(self._cfg.estimator),
-        }
-        return construct(self._cfg.shaping.method, **{need: offers[need]() for need in self._cfg.shaping.needs})
-
-    def _build_scorer(self) -> CoalitionScorer:
-        scorer, self.coalitions = build_settings(
-            make_scorer, self._cfg.coalitions, "coalitions", reward_model=self.reward_model, device=self._device
-        )
-        return scorer
-
-    def _prompts(self, split: str, batch_size: int, seed: int) -> PromptBatches:
-        return PromptBatches(
-            self._task.prompts(split),
-            cut=construct(self._cfg.task.prompt),
-            tokenizer=self._tokenizer,
-            batch_size=batch_size,
-            seed=seed,
-            device=self._device,
-        )
-
     def evaluate(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Judge the policy as it is now on the fixed test prompts."""
-        prompts = self._prompts("test", self._evaluation.batch_size, self._evaluation.seed)
-        available, size = len(prompts), self._evaluation.batch_size
-        if -(-self._evaluation.prompts // size) * size > available:  # else some prompts would count twice
-            raise ValueError(
-                f"evaluation.prompts={self._evaluation.prompts} in batches of {size}; allowed: whole batches within the "
-                f"{available} test prompts"
-            )
-        return evaluate_policy(self._sampler, prompts, self._scoring, self._evaluation, device=self._device)
+        return self._parts.evaluate(self._sampler, self._evaluation)

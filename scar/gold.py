@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from scar.build import build_task, load_reward_model, local_models, resolve_device
+from scar.build import build_task, local_models, resolve_device
 from scar.models.reward import SequenceRewardModel
+from scar.parts import load_reward_model
 
 
 def gold_reward_model(cfg: DictConfig) -> tuple[SequenceRewardModel, Any, dict[str, Any]]:

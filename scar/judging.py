@@ -12,16 +12,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from scar.build import ModelNames, build_task, setup_process
-from scar.config import ScoringConfig, fingerprint, require
+from scar.config import fingerprint, require
 from scar.construct import build_settings, construct, plain
 from scar.evaluation.judge_cache import AnswerCache
 from scar.evaluation.samples import rollout_of_samples
 from scar.gold import gold_reward_model
 from scar.interfaces import Judge
 from scar.models import loading
-from scar.models.reading import RewardReader
 from scar.pairs import Answer, Pair
-from scar.scoring import ResponseScoring
+from scar.parts import build_scoring
 from scar.seeding import numpy_generator
 from scar.supervised import ProgressCallback
 from scar.tracking.judgements import write_judgement
@@ -198,9 +197,7 @@ def gold_scorer(
     """Scores of stored samples by the gold reward model, read as the task's reward model would read them."""
     model, tokenizer, described = gold_reward_model(cfg)
     policy_tokenizer = loading.load_tokenizer(ModelNames(cfg, build_task(cfg), device)["policy"])
-    config = build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
-    reader = RewardReader(policy_tokenizer, tokenizer, reads_eos=config.reads_eos, max_tokens=model.max_tokens)
-    scoring = ResponseScoring(model, reader, config)
+    scoring = build_scoring(cfg, policy_tokenizer, model, tokenizer)
     ids = {"pad_id": policy_tokenizer.pad_token_id, "eos_id": policy_tokenizer.eos_token_id}
 
     def score(rows: Sequence[Mapping[str, Any]]) -> list[float]:

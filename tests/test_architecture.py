@@ -53,18 +53,20 @@ LAYERS = {
         "shaping.methods",
         "ppo.updater",
         "evaluation.reward_eval",
+        "evaluation.samples",
+        "evaluation.credit",
         "supervised",
         "checkpoint",
         "trainer",
     ),
-    4: ("construct", "build", "gold", "judging", "recipes", "run", "cli", "bench"),
+    4: ("construct", "parts", "build", "gold", "judging", "recipes", "run", "crediting", "cli", "bench"),
 }
 """The first names that fit decide, longest first: "segmentation.units" before "segmentation"."""
 REPORT = "report"
 PURE = {"torch", "numpy"}
-REPORT_MAY_USE = {"types", "tracking.records", "tracking.judgements", REPORT}
+REPORT_MAY_USE = {"types", "tracking.records", "tracking.judgements", "tracking.credit_records", REPORT}
 ONE_MODULE_ONLY = ("wandb", "datasets", "shap", "spacy", "stanza", "peft", "deepspeed", "openai", "vaderSentiment")
-HYDRA_USERS = {"construct", "build", "gold", "judging", "run", "cli", "bench.estimators"}
+HYDRA_USERS = {"construct", "parts", "build", "gold", "judging", "run", "crediting", "cli", "bench.estimators"}
 
 
 @dataclass(frozen=True)

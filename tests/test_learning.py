@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scar import build
+from scar import parts
 from scar.models.loading import space_token
 from tests.smoke_scale import SmokeScale
 
@@ -46,7 +46,7 @@ def evaluations(smoke: SmokeScale, tmp_path_factory: pytest.TempPathFactory) -> 
         "evaluation.batch_size=128",
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build.Run, "_build_reward_model", lambda run: LetterCount(run._tokenizer))
+        patch.setattr(parts.Parts, "_build_reward_model", lambda found: LetterCount(found.tokenizer))
         return {name: smoke.run(f"shaping={name}", *settings, runs=runs).evaluation for name in METHODS}
 
 

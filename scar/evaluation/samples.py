@@ -17,7 +17,8 @@ def rollout_of_samples(
 ) -> Rollout:
     """Rows of samples.jsonl as a rollout; log-probabilities and values, which are not stored, are 0.
 
-    Raises ValueError for no row, and for rows without token ids (samples of earlier versions).
+    Raises ValueError for no row, for rows without token ids (samples of earlier versions), and if only some rows have a prompt
+    of the reward model's own.
     """
     if not rows:
         raise ValueError("no samples to read")
@@ -26,6 +27,8 @@ def rollout_of_samples(
     prompts, prompt_mask = _padded([row["prompt_ids"][::-1] for row in rows], pad_id)
     responses, mask = _padded([row["response_ids"] for row in rows], pad_id)
     read = [row.get("reward_prompt") for row in rows]
+    if len({text is None for text in read}) > 1:
+        raise ValueError("some samples have a reward_prompt and some have none; give those of one run")
     batch = PromptBatch(
         prompts.flip(1).to(device),
         prompt_mask.flip(1).to(device),

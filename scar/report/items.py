@@ -16,6 +16,7 @@ from scar.report.claims import (
     units_verdicts,
     verdicts_markdown,
 )
+from scar.report.credit_items import CREDIT_ITEMS, credit_verdicts
 from scar.report.curves import FIGURES
 from scar.report.judged import judged_verdicts
 from scar.report.outputs import Files, curve_files, sweep_files, table1_files, table2_files
@@ -75,6 +76,7 @@ ITEMS = {
     "figure3": Item("Figure 3: reward and KL", "make reproduce-fig3", partial(_curves, "figure3")),
     "figure4": Item("Figure 4: reward and device time", "make reproduce-fig4", partial(_curves, "figure4")),
     "figure5": Item("Figure 5: token and span units", "make reproduce-fig5", partial(_curves, "figure5")),
+    **{name: Item(title, "make reproduce-fig1", build) for name, (title, build) in CREDIT_ITEMS.items()},
 }
 """Every item by the name of its target, in the order of the page."""
 
@@ -119,6 +121,7 @@ def verdicts(sources: Sources) -> list[Verdict]:
         ("Figure 4", lambda: time_verdicts(curves["figure4"]())),
         ("Figure 5", lambda: units_verdicts(curves["figure5"]())),
         ("Table 2", lambda: judged_verdicts(_judgements_or_none(sources))),
+        ("Figure 1", lambda: credit_verdicts(sources)),
         ("value function", lambda: _critic(sources)),
     ]
     found: list[Verdict] = []

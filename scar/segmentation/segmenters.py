@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from scar.interfaces import Parser, Tokenizer
 from scar.segmentation.chunks import GuardedParser
@@ -95,12 +96,7 @@ class SpanSegmenter:
         """Units of every response of the batch; one call of the parser."""
         texts = _texts(rollout, self._tokenizer)
         places = [_sentence_words(text.text) for text in texts]
-        words = [
-            [text.text[start:end] for start, end in sentence]
-            for text, sentences in zip(texts, places, strict=True)
-            for sentence in sentences
-        ]
-        trees, fallbacks = self._parser.parse(words)
+        trees, fallbacks = self._parse(texts, places)
         cuts = iter([cut_tree(tree, max_words=self._max_words, max_depth=self._max_units) for tree in trees])
         units = units_of_spans(
             rollout.content_mask,
@@ -109,7 +105,24 @@ class SpanSegmenter:
                 for text, sentences in zip(texts, places, strict=True)
             ],
         )
-        return replace(units, diagnostics={"scar/parse_fallback_frac": fallbacks / max(len(words), 1)})
+        return replace(units, diagnostics={"scar/parse_fallback_frac": fallbacks / max(len(trees), 1)})
+
+    def trees(self, rollout: Rollout) -> list[list[Any]]:
+        """The tree of each sentence of each response, an `nltk.Tree` over its words: what `segment` cuts."""
+        texts = _texts(rollout, self._tokenizer)
+        places = [_sentence_words(text.text) for text in texts]
+        trees = iter(self._parse(texts, places)[0])
+        return [[next(trees) for _ in sentences] for sentences in places]
+
+    def _parse(self, texts: list[_Text], places: list[list[list[tuple[int, int]]]]) -> tuple[list[Any], int]:
+        """The trees of all sentences, and how many of them are cut by rules."""
+        return self._parser.parse(
+            [
+                [text.text[start:end] for start, end in sentence]
+                for text, sentences in zip(texts, places, strict=True)
+                for sentence in sentences
+            ]
+        )
 
     def _units(self, text: _Text, sentences: list[list[tuple[int, int]]], cuts: list[Cut]) -> TextUnits:
         starts = [words[first][0] for words, cut in zip(sentences, cuts, strict=True) for first in cut.starts]

@@ -154,7 +154,7 @@ class ScarMethod:
         """Unit values of every response; `generator` feeds estimators that sample."""
         if units is None:
             raise ValueError("SCAR needs units: pass the output of a segmenter")
-        units = _readable(units, scores.inputs)
+        units = readable_units(units, scores.inputs)
         found = self._estimator.estimate(self._game.batch(scores, units), generator)
         unit_values = torch.zeros(units.end_step.shape, dtype=torch.float64)
         leftover = torch.zeros(len(found))
@@ -182,7 +182,7 @@ class ScarMethod:
         return estimated.values + estimated.empty / count if self._empty == "uniform" else estimated.values
 
 
-def _readable(units: Units, inputs: RewardInputs) -> Units:
+def readable_units(units: Units, inputs: RewardInputs) -> Units:
     """Units of which the reward model reads something: a token of its own may span several units (paper note 28)."""
     if inputs.overlap is None:
         return units

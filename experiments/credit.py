@@ -1,0 +1,27 @@
+"""Credit of one text, token by token, or of many: `python experiments/credit.py source=run run=runs/.../seed1-... sample=3`."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from scar.cli import one_line_errors, run_script, training_bar
+from scar.report.credit import load_credit
+from scar.report.credit_outputs import write_credit
+
+
+@hydra.main(config_path="../conf", config_name="credit", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Compute the record unless it is there, and draw it."""
+    from scar.crediting import make_credit  # torch and transformers: not for --help
+
+    with one_line_errors():
+        folder = make_credit(cfg, HydraConfig.get().overrides.task, start_progress=training_bar)
+        paths = write_credit(load_credit(folder), Path(cfg.paths.results))
+        sys.stdout.write("".join(f"wrote {path}\n" for path in (folder, *paths)))
+
+
+if __name__ == "__main__":
+    run_script(main)

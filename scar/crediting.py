@@ -1,0 +1,218 @@
+"""The life of a credit record: which texts, which methods with which settings, and the folder that they end in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from scar.build import load_parts, setup_process
+from scar.config import EvaluationConfig, fingerprint, require
+from scar.construct import plain
+from scar.evaluation.credit import Assigner, CreditRows
+from scar.parts import Parts
+from scar.recipes.store import RECIPE, StartProgress
+from scar.segmentation.segmenters import SpanSegmenter
+from scar.tracking.credit_records import CREDIT_VERSION, CreditWriter
+from scar.tracking.provenance import code_state, device_description, versions
+from scar.tracking.records import RunRecord
+
+SOURCES = ("text", "run", "sft")
+OF_UNITS = ("segmentation", "parser", "estimator", "coalitions")
+"""Config groups that only methods with units read."""
+OF_RUN = ("scale", "task", "model_seed")
+"""What a stored run decides itself."""
+
+
+def make_credit(cfg: DictConfig, overrides: Sequence[str], *, start_progress: StartProgress) -> Path:
+    """Compute the record that conf/credit.yaml with `overrides` asks for, unless it exists; returns its folder.
+
+    `cfg` is that config composed. ValueError or OSError where it cannot be.
+    """
+    device = setup_process(cfg)
+    _check(cfg)
+    run = RunRecord(Path(cfg.run)) if cfg.source == "run" else None
+    configs = _configs(cfg, list(overrides), run)
+    base = next(iter(configs.values()))
+    identity = _identity(cfg, base, configs, run, device)
+    folder = Path(cfg.paths.credit) / base.scale / base.task.name / f"{_name(cfg, run)}-{fingerprint(identity)}"
+    if folder.exists() and not cfg.force:
+        return folder
+    started = datetime.now(UTC)
+    parts = load_parts(base, device)
+    assigners = {label: _assigner(parts, one) for label, one in configs.items()}
+    tokenizer = parts.tokenizer
+    rows = CreditRows(
+        assigners, parts.scoring, tokenizer, tokenizer.pad_token_id, tokenizer.eos_token_id, cfg.seed, device
+    )
+    samples = _samples(cfg, base, parts, run)
+    with CreditWriter(folder) as writer:
+        advance = start_progress("credit")
+        for done, (number, sample) in enumerate(samples[writer.done :], start=writer.done + 1):
+            writer.append(rows.row(number, sample))
+            advance(done, len(samples), {})
+        writer.commit(
+            {
+                "credit_version": CREDIT_VERSION,
+                "scale": base.scale,
+                "task": base.task.name,
+                "source": identity["source"],
+                "methods": identity["methods"],
+                "seed": cfg.seed,
+                "model_seed": base.model_seed,
+                "models": parts.names.describe(),
+                "device": device_description(device),
+                "fingerprint": fingerprint(identity),
+                "config": identity,
+                **code_state(),
+                "versions": versions(),
+                "started": started.isoformat(timespec="seconds"),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+    return folder
+
+
+def _check(cfg: DictConfig) -> None:
+    require(cfg.source in SOURCES, f"source={cfg.source}", ", ".join(SOURCES))
+    require(len(cfg.methods) > 0, "methods=[]", "one method or more, such as methods=[sparse,scar]")
+    require(len(cfg.segmentations) > 0, "segmentations=[]", "one or more of token, span, sentence")
+    require(type(cfg["items"]) is int and cfg["items"] >= 1, f"items={cfg['items']}", "a whole number, 1 or more")
+    whole = cfg.sample is None or (type(cfg.sample) is int and cfg.sample >= 0)
+    require(whole, f"sample={cfg.sample}", "null or a whole number from 0")
+    require(cfg.sample is None or cfg.source == "run", f"sample={cfg.sample} with source={cfg.source}", "source=run")
+    require(
+        (cfg.run is not None) == (cfg.source == "run"),
+        f"run={cfg.run} with source={cfg.source}",
+        "run=<folder> with source=run",
+    )
+    for key in ("prompt", "response"):
+        filled = isinstance(cfg[key], str) and cfg[key] != ""
+        require(filled, f"{key}={cfg[key]!r}", "a text of at least one character")
+
+
+def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> dict[str, DictConfig]:
+    """The config of each method, by its label: what experiments/train.py would use for it. `scar:span` is scar on spans."""
+    if run is not None:
+        overrides = _overrides_of_run(overrides, run)
+    others = [one for one in overrides if not _key(one).startswith("shaping")]
+    found = {}
+    for method in cfg.methods:
+        one = compose("credit", [*others, f"shaping={method}"])
+        if "estimator" not in one.shaping.needs:
+            found[method] = one
+            continue
+        for units in cfg.segmentations:
+            found[f"{method}:{units}"] = compose("credit", [*overrides, f"shaping={method}", f"segmentation={units}"])
+    if run is not None:
+        for one in found.values():
+            _take_from_run(one, run.manifest, {_key(override).split(".")[0] for override in overrides})
+    return found
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def _overrides_of_run(overrides: list[str], run: RunRecord) -> list[str]:
+    """The overrides with the run's scale, task and model seed; ValueError where others are asked for."""
+    for override in overrides:
+        key, value = _key(override), override.split("=", 1)[-1]
+        own = key in OF_RUN and value == str(run.manifest[key])
+        if key.split(".")[0] in (*OF_RUN, "models") and not own:
+            raise ValueError(f"{override} with run={run.path}; the run decides that: leave it out")
+    return [one for one in overrides if _key(one) not in OF_RUN] + [f"{key}={run.manifest[key]}" for key in OF_RUN]
+
+
+def _take_from_run(cfg: DictConfig, manifest: dict[str, Any], typed: set[str]) -> None:
+    """Put a run's own settings into a composed config: task and models, and those of its credit where it is the same
+    method (and the same units), unless they were typed."""
+    OmegaConf.set_struct(cfg, False)
+    saved, alpha = manifest["config"], cfg.task.alpha
+    keys = ["models"]
+    if manifest["method"] == cfg.shaping.name:
+        keys.append("shaping")
+        keys += OF_UNITS if manifest["segmentation"] == cfg.segmentation.name else []
+    cfg.task = saved["task"] | {"alpha": alpha}
+    for key in keys:
+        if key not in typed and saved[key] is not None:
+            cfg[key] = saved[key]
+
+
+def _identity(
+    cfg: DictConfig, base: DictConfig, configs: dict[str, DictConfig], run: RunRecord | None, device: torch.device
+) -> dict[str, Any]:
+    """Everything that decides a record's numbers."""
+    task = plain(base.task)
+    del task["alpha"]
+    return {
+        "version": CREDIT_VERSION,
+        "recipe": RECIPE,
+        "device": device.type,
+        "seed": cfg.seed,
+        "model_seed": base.model_seed,
+        "scale": base.scale,
+        "source": _describe_source(cfg, base, run),
+        "task": task,
+        "models": plain(base.models),
+        "methods": {label: _settings(one) for label, one in configs.items()},
+    }
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """What a method's credit depends on."""
+    shaping = {key: value for key, value in plain(cfg.shaping).items() if key != "alpha"}
+    units = {key: plain(cfg[key]) for key in OF_UNITS} if "estimator" in cfg.shaping.needs else {}
+    return {"shaping": shaping} | units
+
+
+def _describe_source(cfg: DictConfig, base: DictConfig, run: RunRecord | None) -> dict[str, Any]:
+    if run is not None:
+        names = ("method", "seed", "fingerprint")
+        return {"kind": "run", "sample": cfg.sample, "items": cfg["items"]} | {key: run.manifest[key] for key in names}
+    if cfg.source == "text":
+        return {"kind": "text", "prompt": cfg.prompt, "response": cfg.response}
+    return {
+        "kind": "sft",
+        "items": cfg["items"],
+        "batch_size": base.evaluation.batch_size,
+        "seed": base.evaluation.seed,
+    }
+
+
+def _name(cfg: DictConfig, run: RunRecord | None) -> str:
+    return cfg.source if run is None else f"{run.manifest['method']}-seed{run.manifest['seed']}"
+
+
+def _assigner(parts: Parts, cfg: DictConfig) -> Assigner:
+    method, _ = parts.method(cfg)
+    if not method.needs_units:
+        return Assigner(method)
+    segmenter = parts.segmenter(cfg)
+    segmenter.load()
+    return Assigner(method, segmenter, segmenter.trees if isinstance(segmenter, SpanSegmenter) else None)
+
+
+def _samples(
+    cfg: DictConfig, base: DictConfig, parts: Parts, run: RunRecord | None
+) -> list[tuple[int, dict[str, Any]]]:
+    """The samples with their numbers, in the form of samples.jsonl."""
+    if run is not None:
+        stored = list(enumerate(run.samples))
+        if cfg.sample is None:
+            return stored[: cfg["items"]]
+        require(cfg.sample < len(stored), f"sample={cfg.sample}", f"0 to {len(stored) - 1}, the samples of {run.path}")
+        return [stored[cfg.sample]]
+    if cfg.source == "sft":
+        config = EvaluationConfig(cfg["items"], base.evaluation.batch_size, base.evaluation.seed)
+        return list(enumerate(parts.evaluate(parts.sampler(parts.policy()), config)[1]))
+    prompt_ids, response_ids = (
+        parts.tokenizer.encode(text, add_special_tokens=False) for text in (cfg.prompt, cfg.response)
+    )
+    sample = {"prompt": cfg.prompt, "reward_prompt": None, "response": cfg.response, "reward": None}
+    return [(0, sample | {"prompt_ids": prompt_ids, "response_ids": [*response_ids, parts.tokenizer.eos_token_id]})]

@@ -1,0 +1,150 @@
+"""What a config is made of, loaded and ready to be wired: the pieces that runs and credit records share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from omegaconf import DictConfig
+
+from scar.attribution.backends import ScorerReport, make_scorer
+from scar.config import EvaluationConfig, GenerationConfig, ScoringConfig
+from scar.construct import build_settings, construct
+from scar.evaluation.reward_eval import evaluate_policy
+from scar.interfaces import CoalitionScorer, CreditMethod, Segmenter, Task
+from scar.models import loading
+from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.reading import RewardReader, same_tokenizer
+from scar.models.reward import SequenceRewardModel
+from scar.rollout import Sampler
+from scar.scoring import ResponseScoring
+from scar.seeding import generator
+from scar.tasks.prompts import PromptBatches
+
+
+class ModelNames(Protocol):
+    """Which models a config names (scar/build.py)."""
+
+    def __getitem__(self, kind: str) -> str:
+        """Folder or hub name of "policy" or "reward"."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest of a record."""
+        ...
+
+
+def load_reward_model(name: str, *, rows_a_batch: int, device: torch.device) -> tuple[SequenceRewardModel, Any]:
+    """A reward model with its tokenizer, by folder or hub name."""
+    tokenizer = loading.load_tokenizer(name)
+    model = loading.load_reward_sequence_model(name, device=device)
+    return SequenceRewardModel(model, space_id=loading.space_token(tokenizer), rows_a_batch=rows_a_batch), tokenizer
+
+
+def build_scoring(
+    cfg: DictConfig, policy_tokenizer: Any, reward_model: SequenceRewardModel, reward_tokenizer: Any
+) -> ResponseScoring:
+    """Scores of the policy's responses as the task of `cfg` has them read."""
+    config = build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
+    reader = RewardReader(
+        policy_tokenizer, reward_tokenizer, reads_eos=config.reads_eos, max_tokens=reward_model.max_tokens
+    )
+    return ResponseScoring(reward_model, reader, config)
+
+
+class Parts:
+    """Tokenizers, reward model and scoring of a config, loaded at once; policy, credit method and segmenter on demand. `names`
+    says which models these are."""
+
+    def __init__(self, cfg: DictConfig, task: Task, names: ModelNames, device: torch.device) -> None:
+        self._cfg, self._device = cfg, device
+        self._generation = build_settings(GenerationConfig, cfg.task.generation, "task.generation")
+        self._task, self.names = task, names
+        self.tokenizer = loading.load_tokenizer(self.names["policy"])
+        self.reward_model, self._reward_tokenizer = load_reward_model(
+            self.names["reward"], rows_a_batch=cfg.models.reward.rows_a_batch, device=device
+        )
+        self.scoring = build_scoring(cfg, self.tokenizer, self.reward_model, self._reward_tokenizer)
+
+    def policy(self) -> CausalPolicy:
+        """The SFT policy with the value function that the config names."""
+        model = loading.load_policy_model(self.names["policy"], device=self._device)
+        self._check_context(model)
+        return CausalPolicy(
+            model,
+            temperature=self._generation.temperature,
+            min_new_tokens=self._generation.min_new_tokens,
+            eos_id=self.tokenizer.eos_token_id,
+            pad_id=self.tokenizer.pad_token_id,
+            **self._build_value(model.config.hidden_size),
+        )
+
+    def _build_value(self, hidden_size: int) -> dict[str, Any]:
+        """The value function: a head on the policy's trunk, or a copy of the reward model (paper note 23)."""
+        if self._cfg.ppo.value_net == "shared":
+            head = new_value_head(hidden_size, generator(self._cfg.seed, "value_head")).to(self._device)
+            return {"value_head": head}
+        if not same_tokenizer(self.tokenizer, self._reward_tokenizer):
+            raise ValueError(
+                "ppo.value_net=separate starts as the reward model, which has another tokenizer; use ppo.value_net=shared"
+            )
+        trunk, head = self.reward_model.as_value_net()
+        return {"value_trunk": trunk, "value_head": head}
+
+    def _check_context(self, model: Any) -> None:
+        needed = self._cfg.task.prompt.max_tokens + self._generation.max_new_tokens
+        if needed > model.config.max_position_embeddings:
+            raise ValueError(
+                f"prompt and response take up to {needed} tokens, the policy reads {model.config.max_position_embeddings}; "
+                "lower task.generation.max_new_tokens or task.prompt.max_tokens"
+            )
+
+    def sampler(self, policy: CausalPolicy) -> Sampler:
+        """Samples from `policy`, with what it is now as the reference."""
+        return Sampler(policy, policy.frozen_copy(), tokenizer=self.tokenizer, generation=self._generation)
+
+    def method(self, cfg: DictConfig) -> tuple[CreditMethod, ScorerReport | None]:
+        """The credit method of `cfg`, given the run-time objects that its config says it needs, and how its coalitions are
+        scored (None for methods that ask for none)."""
+        reports: list[ScorerReport] = []
+
+        def scorer() -> CoalitionScorer:
+            runtime = {"reward_model": self.reward_model, "device": self._device}
+            built, report = build_settings(make_scorer, cfg.coalitions, "coalitions", **runtime)
+            reports.append(report)
+            return built
+
+        offers: dict[str, Callable[[], Any]] = {
+            "reward_model": lambda: self.reward_model,
+            "scorer": scorer,
+            "estimator": lambda: construct(cfg.estimator),
+        }
+        method = construct(cfg.shaping.method, **{need: offers[need]() for need in cfg.shaping.needs})
+        return method, reports[0] if reports else None
+
+    def segmenter(self, cfg: DictConfig) -> Segmenter:
+        """The segmenter of `cfg`, not loaded yet."""
+        return construct(cfg.segmentation.build, tokenizer=self.tokenizer)
+
+    def prompts(self, split: str, batch_size: int, seed: int) -> PromptBatches:
+        """Batches of the task's prompts."""
+        return PromptBatches(
+            self._task.prompts(split),
+            cut=construct(self._cfg.task.prompt),
+            tokenizer=self.tokenizer,
+            batch_size=batch_size,
+            seed=seed,
+            device=self._device,
+        )
+
+    def evaluate(self, sampler: Sampler, config: EvaluationConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Judge a policy on the fixed test prompts (`evaluate_policy`)."""
+        prompts = self.prompts("test", config.batch_size, config.seed)
+        available, size = len(prompts), config.batch_size
+        if -(-config.prompts // size) * size > available:  # else some prompts would count twice
+            raise ValueError(
+                f"evaluation.prompts={config.prompts} in batches of {size}; allowed: whole batches within the "
+                f"{available} test prompts"
+            )
+        return evaluate_policy(sampler, prompts, self.scoring, config, device=self._device)

@@ -1,0 +1,209 @@
+"""Figure 1: the credit of every word of one response, a row of coloured words for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
+
+from scar.report.credit import (
+    NEGATIVE,
+    POSITIVE,
+    Range,
+    credit_name,
+    credit_of,
+    notes,
+    number,
+    pieces_of,
+    strength,
+    text_of,
+    words_of,
+)
+from scar.tracking.credit_records import CreditRecord
+
+METHODS = ("sparse", "abc", "scar:token", "scar:span", "prefix")
+"""The rows of the figure, where a record has them: the paper's three and ours; uniform has nothing to show."""
+WIDTH, LABELS = 5.5, 0.78
+"""Inches: a paper's column, and of it the names of the methods."""
+POINTS, CAPTION_POINTS = 7.5, 7.0
+LINE, BOX, ROW_GAP, PAD, GAP = 0.33, 0.29, 0.09, 0.03, 0.035
+FRAME = "#404040"
+LONGEST_PROMPT = 300
+DEEPEST = 0.8
+"""How much of the full colour the largest credit gets: black text stays readable on it."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with its place: `line` from 0, `left` and `width` in inches."""
+
+    tokens: Range
+    text: str
+    line: int
+    left: float
+    width: float
+
+
+def width_of(text: str, points: float) -> float:
+    """Inches of a text in the figure's font."""
+    return text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)[0] / 72 if text else 0.0
+
+
+def placed(words: Sequence[tuple[Range, str, float]], *, room: float) -> list[Word]:
+    """Words (tokens, text, width) side by side, with a new line before each one that is too wide for what is left."""
+    found: list[Word] = []
+    line, left = 0, 0.0
+    for tokens, text, width in words:
+        if left > 0 and left + width > room:
+            line, left = line + 1, 0.0
+        found.append(Word(tokens, text, line, left, width))
+        left += width + GAP
+    return found
+
+
+def figure1(record: CreditRecord, *, item: int = 0, methods: Sequence[str] | None = None) -> Figure:
+    """The credit of response `item` (a place in the record, from 0) by word, a row a method.
+
+    A number stands under each word; under a unit of several words, which is framed, stands its value, and ticks are the
+    borders of units within a word. `methods`: labels of the record (default: `METHODS`). ValueError for what is not there.
+    """
+    if not 0 <= item < len(record.rows):
+        raise ValueError(f"item {item} of {record.path}; allowed: 0 to {len(record.rows) - 1}")
+    row = record.rows[item]
+    labels = list(methods or [label for label in METHODS if label in row["methods"]] or row["methods"])
+    if unknown := [label for label in labels if label not in row["methods"]]:
+        raise ValueError(f"{record.path} has no {', '.join(unknown)}; it has {', '.join(row['methods'])}")
+    rows = {label: _words(row, row["methods"][label]) for label in labels}
+    largest = max(
+        abs(credit_of(row["methods"][label], piece))
+        for label in labels
+        for piece in pieces_of(words_of(row), row["methods"][label])
+    )
+    above = _wrapped(_prompt(row["prompt"]))
+    below = _wrapped(_caption(record, row, labels))
+    step = 1.35 * CAPTION_POINTS / 72
+    heights = {label: (words[-1].line + 1) * LINE + ROW_GAP for label, words in rows.items()}
+    height = 0.1 + step * (len(above) + len(below)) + sum(heights.values()) + 0.1
+    figure = Figure(figsize=(WIDTH, height), dpi=200)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    axes.set_axis_off()
+    top = _write(axes, above, 0.05, step) + 0.07
+    for label, words in rows.items():
+        _draw_row(axes, row, label, words, top, largest)
+        top += heights[label]
+    _write(axes, below, top + 0.02, step)
+    return figure
+
+
+def _words(row: Mapping[str, Any], method: Mapping[str, Any]) -> list[Word]:
+    """The words of a response, each as wide as its text or, where it has one of its own, its number."""
+    alone = set(pieces_of(words_of(row), method))
+    sized = []
+    for tokens in words_of(row):
+        text = text_of(row, tokens)
+        under = width_of(number(credit_of(method, tokens)), CAPTION_POINTS) if tokens in alone else 0.0
+        sized.append((tokens, text, max(width_of(text, POINTS), under) + 2 * PAD))
+    total = "= " + number(method["sum"])
+    end = len(row["tokens"])
+    return placed([*sized, ((end, end), total, width_of(total, POINTS) + 2 * PAD)], room=WIDTH - LABELS - 0.05)
+
+
+def _draw_row(axes: Axes, row: Mapping[str, Any], label: str, words: list[Word], top: float, largest: float) -> None:
+    method = row["methods"][label]
+    name = credit_name(label).replace(", ", ",\n").replace(" (not", "\n(not").replace(" the", "\nthe")
+    axes.text(0.05, top + 0.02, name, fontsize=CAPTION_POINTS, va="top", fontweight="bold", linespacing=1.15)
+    *words, total = words
+    players = len(row["tokens"]) - row["finished"] if "units" in method else 0  # tokens that are in a unit
+    for piece in pieces_of(words_of(row), method):
+        inside = [word for word in words if piece[0] <= word.tokens[0] < piece[1]]
+        value = credit_of(method, piece)
+        for line in sorted({word.line for word in inside}):
+            part = [word for word in inside if word.line == line]
+            ends = (part[0] is inside[0], part[-1] is inside[-1])
+            _draw_box(axes, part, value, top + line * LINE, largest, ends=ends, framed=piece[1] <= players)
+    for word in words if players else []:
+        _draw_ticks(axes, row, method, word, top + word.line * LINE)
+    middle = top + total.line * LINE + BOX / 2
+    axes.text(LABELS + total.left + PAD, middle, total.text, fontsize=POINTS, va="center", fontweight="bold")
+
+
+def _draw_box(
+    axes: Axes,
+    words: Sequence[Word],
+    value: float,
+    top: float,
+    largest: float,
+    *,
+    ends: tuple[bool, bool],
+    framed: bool,
+) -> None:
+    """Words of one piece on one line; `ends`: whether it begins and ends here. Its number stands where it ends."""
+    left, right = LABELS + words[0].left, LABELS + words[-1].left + words[-1].width
+    depth = DEEPEST * strength(value, largest)
+    colour = [1 - depth * (1 - part) for part in to_rgb(POSITIVE if value > 0 else NEGATIVE)]
+    axes.add_patch(Rectangle((left, top), right - left, BOX, facecolor=colour, linewidth=0))
+    if framed:
+        sides = [((left, right), (top, top)), ((left, right), (top + BOX, top + BOX))]
+        sides += [((x, x), (top, top + BOX)) for x, end in zip((left, right), ends, strict=True) if end]
+        for x, y in sides:
+            axes.plot(x, y, color=FRAME, linewidth=0.6, solid_capstyle="projecting")
+    for word in words:
+        _text(axes, LABELS + word.left + word.width / 2, top + 0.09, word.text, POINTS)
+    if ends[1]:
+        _text(axes, (left + right) / 2, top + 0.21, number(value), CAPTION_POINTS)
+
+
+def _text(axes: Axes, x: float, y: float, text: str, points: float) -> None:
+    axes.text(x, y, text, fontsize=points, ha="center", va="center", parse_math=False)
+
+
+def _draw_ticks(axes: Axes, row: Mapping[str, Any], method: Mapping[str, Any], word: Word, top: float) -> None:
+    """Where units end within a word."""
+    start = LABELS + word.left + (word.width - width_of(word.text, POINTS)) / 2
+    for unit in method["units"]:
+        if word.tokens[0] < unit["end"] < word.tokens[1]:
+            x = start + width_of(text_of(row, (word.tokens[0], unit["end"])), POINTS)
+            axes.plot([x, x], [top, top + 0.025], color=FRAME, linewidth=0.6)
+
+
+def _prompt(prompt: str) -> str:
+    """The prompt, of a long one its end."""
+    text = " ".join(prompt.split())
+    shown = text if len(text) <= LONGEST_PROMPT else f"\N{HORIZONTAL ELLIPSIS} {text[-LONGEST_PROMPT:]}"
+    return f"Prompt: \N{LEFT DOUBLE QUOTATION MARK}{shown}\N{RIGHT DOUBLE QUOTATION MARK}"
+
+
+def _caption(record: CreditRecord, row: Mapping[str, Any], labels: Sequence[str]) -> str:
+    sentences = [
+        f"Raw reward {number(row['reward'])}, split by each method (\N{GREEK SMALL LETTER ALPHA} = 1). Blue adds, orange takes "
+        "away; the colour's strength is the square root of |credit|, on one scale for all rows."
+    ]
+    if any("units" in row["methods"][label] for label in labels):
+        sentences.append("A frame is a unit of SCAR; where a word holds several, ticks are their borders.")
+    return " ".join([*sentences, *notes(record, labels)])
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines of a text as wide as the figure."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and width_of(longer, CAPTION_POINTS) > WIDTH - 0.1:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _write(axes: Axes, lines: Sequence[str], top: float, step: float) -> float:
+    for place, line in enumerate(lines):
+        axes.text(0.05, top + place * step, line, fontsize=CAPTION_POINTS, va="top", parse_math=False)
+    return top + len(lines) * step

@@ -1,0 +1,108 @@
+"""Figure 1 and the measurements of credit, among the items of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from scar.report.claims import Verdict
+from scar.report.credit_outputs import credit_files
+from scar.report.credit_stats import VALENCE_TASKS, Interval, credit_stats, vader_lexicon
+from scar.report.outputs import Files, as_json
+from scar.report.sources import NoRunError, Sources
+from scar.report.tables import TASK_NAMES
+from scar.tracking.credit_records import CreditRecord, find_credit
+
+
+def _records(sources: Sources, kind: str) -> list[CreditRecord]:
+    """The credit records of one kind of texts, one a task; ValueError names two of one task."""
+    wanted: dict[str, Any] = {"scale": sources.scale}
+    wanted |= {"task": list(sources.tasks)} if sources.tasks else {}
+    wanted |= {"model_seed": sources.model_seed} if sources.model_seed is not None else {}
+    found = [record for record in find_credit(sources.credit, **wanted) if record.manifest["source"]["kind"] == kind]
+    if not found:
+        raise NoRunError(
+            f"no credit record in {sources.credit} of scale={sources.scale}; make reproduce-fig1 makes them"
+        )
+    by_task: dict[str, CreditRecord] = {}
+    for record in found:
+        twin = by_task.setdefault(record.manifest["task"], record)
+        if twin is not record:
+            raise ValueError(f"two credit records of one task: {twin.path} / {record.path}; move one of the two away")
+    return list(by_task.values())
+
+
+def figure1_files(sources: Sources) -> Files:
+    """Figure 1, from the record of the text that was typed, or of the paper's example."""
+    record = _records(sources, "text")[0]
+    files = {name: content for name, content in credit_files(record).items() if name.startswith("figure1")}
+    return files | {"figure1.json": _origin(record)}
+
+
+def measured_files(sources: Sources) -> Files:
+    """Where credit goes, for every task whose SFT responses were credited."""
+    files: Files = {}
+    for record in _records(sources, "sft"):
+        name = f"credit_{record.manifest['task']}"
+        own = credit_files(record)
+        files |= {key.replace("credit_stats", name): own[key] for key in own if key.startswith("credit_stats")}
+        files[f"{name}.json"] = _origin(record)
+    return files
+
+
+def _origin(record: CreditRecord) -> bytes:
+    keys = ("scale", "task", "source", "fingerprint", "commit", "dirty", "responses")
+    return as_json({"path": record.path.as_posix()} | {key: record.manifest[key] for key in keys})
+
+
+def credit_verdicts(sources: Sources) -> list[Verdict]:
+    """What the paper says of credit itself (4.2, Figure 1), and which method credits the words that people rate. Empty without
+    records."""
+    try:
+        records = _records(sources, "sft")
+    except NoRunError:
+        return []
+    found = []
+    for record in records:
+        task = record.manifest["task"]
+        lexicon = vader_lexicon() if task in VALENCE_TASKS else None
+        rows = {row["method"]: row for row in credit_stats(record, lexicon=lexicon)}
+        scar = next((row for name, row in rows.items() if name.startswith("scar:")), None)
+        if scar is not None:
+            found += _of_task(TASK_NAMES.get(task, task), len(record.rows), rows, scar)
+    return found
+
+
+def _of_task(task: str, n: int, rows: dict[str, dict[str, Any]], scar: dict[str, Any]) -> list[Verdict]:
+    def shown(value: Interval) -> str:
+        return f"{value[0]:z.2f} [{value[1]:z.2f}, {value[2]:z.2f}]"
+
+    def above(claim: str, one: Interval | None, other: Interval | None, of: str) -> Verdict:
+        if one is None or other is None:
+            return Verdict(claim, "Figure 1", "cannot be said", "")
+        word = "yes" if one[1] > other[2] else "no" if one[2] < other[1] else "not shown"
+        return Verdict(claim, "Figure 1", word, f"{of} {shown(one)} against {shown(other)}, {n} responses")
+
+    units = f"SCAR ({scar['method'].partition(':')[2]} units)"
+    found = []
+    negative = scar["negative"]
+    if negative is not None:
+        word = "yes" if negative[1] > 0 else "no"
+        claim = f"{units} gives negative credit on {task}"
+        found.append(Verdict(claim, "Figure 1", word, f"share of units {shown(negative)}, {n} responses"))
+    if "abc" in rows:
+        claim = f"ABC puts more on the last content token than {units} on {task}"
+        found.append(above(claim, rows["abc"]["last_content"], scar["last_content"], "share of |credit|"))
+    for other in (name for name in ("abc", "prefix") if name in rows and "rho_response" in rows[name]):
+        claim = f"{units} agrees better than {other} with people's ratings of words on {task}"
+        one, two = scar.get("rho_response"), rows[other].get("rho_response")
+        verdict = above(claim, one, two, "rank correlation within responses")
+        found.append(Verdict(verdict.claim, "ours", verdict.verdict, verdict.evidence))
+    return found
+
+
+CREDIT_ITEMS: dict[str, tuple[str, Callable[[Sources], Files]]] = {
+    "figure1": ("Figure 1: one response, word by word", figure1_files),
+    "credit": ("Where credit goes, over many responses", measured_files),
+}
+"""Title and files by target."""

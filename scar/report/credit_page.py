@@ -1,0 +1,104 @@
+"""A credit record as one HTML page that needs nothing else: no network, no server, no model."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scar.report.credit import READ_HIERARCHY, credit_name, estimator_of, notes, pieces_of, words_of
+from scar.report.tables import TASK_NAMES
+from scar.tracking.credit_records import CreditRecord
+
+VIEWER = Path(__file__).with_name("viewer")
+SCRIPTS = ("table.js", "tree.js", "page.js")
+
+
+def credit_page(record: CreditRecord) -> bytes:
+    """The page: all responses of the record, all methods side by side, UTF-8. Texts are data on it, never HTML."""
+    manifest = record.manifest
+    task = TASK_NAMES.get(manifest["task"], manifest["task"])
+    parts = {
+        "@TITLE@": html.escape(f"Credit token by token: {task}, scale {manifest['scale']}"),
+        "@STYLE@": _read("page.css"),
+        "@SCRIPT@": "\n".join(map(_read, SCRIPTS)),
+        "@DATA@": script_json(page_data(record)),  # last: nothing in it is replaced any more
+    }
+    page = _read("page.html")
+    for mark, content in parts.items():
+        page = page.replace(mark, content)
+    return page.encode()
+
+
+def _read(name: str) -> str:
+    return (VIEWER / name).read_text(encoding="utf-8")
+
+
+def script_json(value: Any) -> str:
+    """JSON in ASCII without <, > and &, which is inert inside a script element whatever the texts hold."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def page_data(record: CreditRecord) -> dict[str, Any]:
+    """What the page draws: `about`, `notes`, `methods` (label and name, in order) and `samples`."""
+    labels = list(record.manifest["methods"])
+    return {
+        "about": _about(record),
+        "notes": _notes(record, labels),
+        "methods": [{"label": label, "name": credit_name(label)} for label in labels],
+        "samples": [_sample(row) for row in record.rows],
+    }
+
+
+def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = [(place, place + 1) for place in range(len(row["tokens"]))]
+    words = words_of(row)
+    sample = {key: row[key] for key in ("number", "prompt", "finished", "reward", "credited")}
+    sample |= {"tokens": [token["text"] for token in row["tokens"]], "words": words, "methods": {}}
+    for label, method in row["methods"].items():
+        found = {"credit": method["per_token"], "sum": method["sum"]}
+        found["pieces"] = {"tokens": pieces_of(tokens, method), "words": pieces_of(words, method)}
+        if "units" in method:
+            found["units"] = [(unit["start"], unit["end"], unit["value"]) for unit in method["units"]]
+            found |= {"hierarchy": method["hierarchy"], "trees": method["trees"]}
+        sample["methods"][label] = found
+    return sample
+
+
+def _about(record: CreditRecord) -> str:
+    source, count = record.manifest["source"], len(record.rows)
+    responses = "one response" if count == 1 else f"{count} responses"
+    where = {
+        "text": "a text that was typed",
+        "run": f"of the policy that {source.get('method')} trained (seed {source.get('seed')}), on test prompts",
+        "sft": "of the SFT policy, on test prompts",
+    }[source["kind"]]
+    return f"{responses}: {where}" if source["kind"] == "text" else f"{responses} {where}"
+
+
+def _notes(record: CreditRecord, labels: list[str]) -> list[str]:
+    manifest = record.manifest
+    found = [
+        "Credit is the raw reward split over the tokens, not mixed with a reward at the end (alpha = 1); each row sums to it.",
+        *notes(record, labels),
+    ]
+    estimators = {label: estimator_of(manifest["methods"][label]) for label in labels}
+    if idle := [credit_name(label) for label, name in estimators.items() if name and name not in READ_HIERARCHY]:
+        found.append(f"The trees over units are not read by the estimator of {'; '.join(idle)}.")
+    changed = {
+        kind: sum(
+            method["diagnostics"].get(f"scar/{kind}_frac", 0) > 0
+            for row in record.rows
+            for method in row["methods"].values()
+        )
+        for kind in ("rebalanced", "coarsened")
+    }
+    found += [
+        f"The tree of {n} units' games was {kind} to fit the estimator's budget." for kind, n in changed.items() if n
+    ]
+    state = " with changes" if manifest["dirty"] else ""
+    found.append(f"Computed {manifest['finished']}, commit {manifest['commit']}{state}, record {record.path.name}.")
+    return found
