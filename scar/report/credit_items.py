@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scar.report.claims import Verdict
+from scar.report.credit import credit_name
 from scar.report.credit_outputs import credit_files
 from scar.report.credit_stats import VALENCE_TASKS, Interval, credit_stats, vader_lexicon
 from scar.report.outputs import Files, as_json
@@ -14,7 +15,7 @@ from scar.report.tables import TASK_NAMES
 from scar.tracking.credit_records import CreditRecord, find_credit
 
 
-def _records(sources: Sources, kind: str) -> list[CreditRecord]:
+def credit_records(sources: Sources, kind: str) -> list[CreditRecord]:
     """The credit records of one kind of texts, one a task; ValueError names two of one task."""
     wanted: dict[str, Any] = {"scale": sources.scale}
     wanted |= {"task": list(sources.tasks)} if sources.tasks else {}
@@ -34,7 +35,7 @@ def _records(sources: Sources, kind: str) -> list[CreditRecord]:
 
 def figure1_files(sources: Sources) -> Files:
     """Figure 1, from the record of the text that was typed, or of the paper's example."""
-    record = _records(sources, "text")[0]
+    record = credit_records(sources, "text")[0]
     files = {name: content for name, content in credit_files(record).items() if name.startswith("figure1")}
     return files | {"figure1.json": _origin(record)}
 
@@ -42,7 +43,7 @@ def figure1_files(sources: Sources) -> Files:
 def measured_files(sources: Sources) -> Files:
     """Where credit goes, for every task whose SFT responses were credited."""
     files: Files = {}
-    for record in _records(sources, "sft"):
+    for record in credit_records(sources, "sft"):
         name = f"credit_{record.manifest['task']}"
         own = credit_files(record)
         files |= {key.replace("credit_stats", name): own[key] for key in own if key.startswith("credit_stats")}
@@ -59,7 +60,7 @@ def credit_verdicts(sources: Sources) -> list[Verdict]:
     """What the paper says of credit itself (4.2, Figure 1), and which method credits the words that people rate. Empty without
     records."""
     try:
-        records = _records(sources, "sft")
+        records = credit_records(sources, "sft")
     except NoRunError:
         return []
     found = []
@@ -93,10 +94,9 @@ def _of_task(task: str, n: int, rows: dict[str, dict[str, Any]], scar: dict[str,
     if "abc" in rows:
         claim = f"ABC puts more on the last content token than {units} on {task}"
         found.append(above(claim, rows["abc"]["last_content"], scar["last_content"], "share of |credit|"))
-    for other in (name for name in ("abc", "prefix") if name in rows and "rho_response" in rows[name]):
-        claim = f"{units} agrees better than {other} with people's ratings of words on {task}"
-        one, two = scar.get("rho_response"), rows[other].get("rho_response")
-        verdict = above(claim, one, two, "rank correlation within responses")
+    for other in (name for name in ("uniform", "abc", "prefix") if name in rows and "rho" in rows[name]):
+        claim = f"{units} agrees better than {credit_name(other)} with people's ratings of words on {task}"
+        verdict = above(claim, scar["rho"], rows[other]["rho"], f"rank correlation over {scar['words']} words")
         found.append(Verdict(verdict.claim, "ours", verdict.verdict, verdict.evidence))
     return found
 

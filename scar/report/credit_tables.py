@@ -86,18 +86,19 @@ def stats_figure(record: CreditRecord, rows: Rows) -> Figure:
 
 
 def _figure(record: CreditRecord, rows: Rows, rated: Rows) -> Figure:
-    figure = new_figure(3.4)
-    axes = figure.subplots(1, 3 if rated else 2, squeeze=False)[0]
-    _draw_places(axes[0], rows, "mass", "share of |credit|")
-    _draw_places(axes[1], rows, "signed", "signed credit / sum of |credit|")
-    axes[1].axhline(0, color="black", linewidth=0.6)
+    figure = new_figure(4.9 if rated else 3.0)
+    grid = figure.add_gridspec(2 if rated else 1, 2, height_ratios=[1.15, 1] if rated else None)
+    places = [figure.add_subplot(grid[0, column]) for column in (0, 1)]
+    _draw_places(places[0], rows, "mass", "share of |credit|")
+    _draw_places(places[1], rows, "signed", "signed credit / sum of |credit|")
+    places[1].axhline(0, color="black", linewidth=0.6)
     if rated:
-        _draw_correlations(axes[2], rated)
+        _draw_correlations(figure.add_subplot(grid[1, :]), rated)
     scale, task = record.manifest["scale"], record.manifest["task"]
     note = "" if scale == "paper" else f"; {comparability(scale)}"
     what = f"Where credit goes, {TASK_NAMES.get(task, task)}, scale {scale}: mean of {len(record.rows)} responses{note}"
     set_caption(figure, [what])
-    handles, names = axes[0].get_legend_handles_labels()
+    handles, names = places[0].get_legend_handles_labels()
     legend_below(figure, handles, names)
     return figure
 
@@ -128,6 +129,7 @@ def _draw_correlations(axes: Axes, rows: Rows) -> None:
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_xlabel(f"Spearman's rho, {CONFIDENCE:.0%} intervals")
-    axes.set_title(f"people's ratings, {rows[0]['words']} words")
+    axes.set_xlabel(
+        f"Spearman's rho of credit and people's ratings, {rows[0]['words']} words, {CONFIDENCE:.0%} intervals"
+    )
     style_axes(axes)
