@@ -25,7 +25,8 @@ nav ul { columns: 2; padding-left: 1.2rem; margin: .8rem 0 }
 .table { overflow-x: auto; margin: .6rem 0 }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-th { border-bottom-width: 2px } td:not(:first-child) { white-space: nowrap }
+th { border-bottom-width: 2px } td:first-child { min-width: 13rem }
+td:nth-child(n+2):nth-last-child(n+2) { white-space: nowrap }
 figure { margin: 1rem 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .6rem }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto }
 .missing { color: var(--warn); background: var(--soft); border-left: 3px solid var(--warn); padding: .5rem .8rem }

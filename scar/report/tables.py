@@ -135,8 +135,8 @@ def _count(row: dict[str, Any]) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A markdown table of ready texts."""
-    lines = [header, ["---"] * len(header), *rows]
+    """A markdown table of ready texts; a bar within a text stays one."""
+    lines = [[text.replace("|", "\\|") for text in line] for line in (header, ["---"] * len(header), *rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
