@@ -11,6 +11,8 @@ MANIFEST: dict[str, Any] = {
     "schema_version": SCHEMA_VERSION,
     "status": "finished",
     "scale": "smoke",
+    "model_seed": 1,
+    "device": {"kind": "cpu", "name": "a laptop"},
     "task": "imdb",
     "method": "scar",
     "seed": 3,
