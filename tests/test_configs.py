@@ -23,6 +23,7 @@ from scar.attribution.shap_backend import ShapEstimator
 from scar.cli import sweep_size
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
 from scar.construct import build_settings, construct
+from scar.evaluation.judge_prompts import Summaries
 from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
 from scar.models.reward import SequenceRewardModel
 from scar.recipes.store import LocalModels
@@ -59,6 +60,8 @@ RUN_TIME: dict[str, Any] = {
     "name": "seed1-f00d",
     "config": {},
     "cache": Path("unused"),
+    "questions": Summaries(prompt_file=None),
+    "key": "unused",
     "settings": {},
     "task": None,
     "model_seed": 1,
@@ -67,9 +70,9 @@ RUN_TIME: dict[str, Any] = {
 """Stand-ins for what scar/build.py passes to constructors beside their config."""
 
 
-def composed_with_hydra(*overrides: str) -> DictConfig:
+def composed_with_hydra(*overrides: str, root: str = "config") -> DictConfig:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("config", overrides=list(overrides), return_hydra_config=True)
+        return compose(root, overrides=list(overrides), return_hydra_config=True)
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -90,7 +93,7 @@ def build(node: DictConfig) -> Any:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_its_targets_build(group: str, option: str) -> None:
-    cfg = composed_with_hydra(f"{group}={option}")
+    cfg = composed_with_hydra(f"{group}={option}", root="judging" if group == "judge" else "config")
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
     OmegaConf.to_container(settings, resolve=True)
     nodes = dict(targets(settings)) | dict(targets(cfg.hydra.callbacks))
