@@ -19,8 +19,10 @@ from scar.tracking.records import RunRecord
 
 RULE = """\
 A verdict is "yes" where the interval of the difference lies on the claimed side of 0, "no" where it lies on the other, \
-"not shown" where it holds 0 or there is one seed, "not run" where runs are missing. Nothing is corrected for the number \
-of claims."""
+"not shown" where it holds 0 or there is one seed, "not run" where runs are missing. With fewer than five seeds it is only \
+"leans yes" or "leans no". Nothing is corrected for the number of claims."""
+ENOUGH_SEEDS = 5
+"""The paper's number; three of three seeds on one side happen by chance every fourth time."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ def judge_difference(
         return Verdict(claim, source, "not run", "")
     seeds = f"{found.above}/{found.n} seeds" + (f" (of {wanted} asked for)" if wanted and wanted > found.n else "")
     evidence = f"{show_difference(found.difference, found.interval)}{unit}, {seeds}"
-    return Verdict(claim, source, _word(found.interval), evidence)
+    return Verdict(claim, source, _word(found), evidence)
 
 
-def _word(interval: tuple[float, float] | None) -> str:
-    if interval is None or interval[0] <= 0 <= interval[1]:
+def _word(found: Comparison) -> str:
+    if found.interval is None or found.interval[0] <= 0 <= found.interval[1]:
         return "not shown"
-    return "yes" if interval[0] > 0 else "no"
+    return ("" if found.n >= ENOUGH_SEEDS else "leans ") + ("yes" if found.interval[0] > 0 else "no")
 
 
 def reward_verdicts(cells: Cells) -> list[Verdict]:
@@ -107,7 +109,8 @@ def units_verdicts(found: Variants) -> list[Verdict]:
     claim = f"SCAR's token and span units end alike on {task}, final test reward"
     alike = judge_difference(claim, "Figure 5", ends, wanted=len(found.seeds))
     # A difference that holds 0 does not prove equality; the interval says how large it may still be.
-    word = {"not shown": "no difference shown", "yes": "no", "no": "no"}.get(alike.verdict, alike.verdict)
+    words = {"not shown": "no difference shown", "yes": "no", "leans yes": "leans no"}
+    word = words.get(alike.verdict, alike.verdict)
     costs = compare(by_seed(token, "device_seconds"), by_seed(span, "device_seconds"))
     cost = judge_difference(f"token units take more device time than spans on {task}", "Figure 4", costs, unit=" s")
     return [Verdict(claim, "Figure 5", word, alike.evidence), cost]

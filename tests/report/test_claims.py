@@ -28,8 +28,8 @@ def words(verdicts):
 @pytest.mark.parametrize(
     ("one", "word", "evidence"),
     [
-        ({1: 1.5, 2: 2.0}, "yes", "+0.75 [+0.50, +1.00], 2/2 seeds"),
-        ({1: 0.5, 2: 0.0}, "no", "-0.75 [-1.00, -0.50], 0/2 seeds"),
+        ({1: 1.5, 2: 2.0}, "leans yes", "+0.75 [+0.50, +1.00], 2/2 seeds"),
+        ({1: 0.5, 2: 0.0}, "leans no", "-0.75 [-1.00, -0.50], 0/2 seeds"),
         ({1: 1.5, 2: 0.5}, "not shown", "+0.00 [-0.50, +0.50], 1/2 seeds"),
         ({1: 5.0}, "not shown", "+4.00, 1/1 seeds"),
         ({3: 5.0}, "not run", ""),
@@ -41,6 +41,11 @@ def test_the_interval_decides(one, word, evidence):
     assert verdict.line == f"a > b (Table 9): {word}" + (f", {evidence}" if evidence else "")
 
 
+def test_five_seeds_are_enough_for_a_yes():
+    found = compare(dict.fromkeys(range(5), 2.0), dict.fromkeys(range(5), 1.0))
+    assert judge_difference("a > b", "Table 9", found).verdict == "yes"
+
+
 def test_seeds_that_were_asked_for_and_did_not_run_are_said():
     verdict = judge_difference("a > b", "Table 9", compare({1: 2.0, 2: 3.0}, {1: 1.0, 2: 1.0}), wanted=5)
     assert verdict.evidence.endswith("2/2 seeds (of 5 asked for)")
@@ -50,10 +55,10 @@ def test_every_pair_of_table1_is_claimed_in_the_papers_order(make_run):
     finals = {"sparse": 1.0, "uniform": 1.2, "abc": 0.5, "scar": 2.0}
     runs = [make_run(m, s, task=t, final=finals[m] + s) for m in METHODS for s in (1, 2) for t in ("imdb", "hh")]
     found = words(reward_verdicts(select_cells(runs, methods=METHODS, seeds=[1, 2])))
-    assert found["SCAR > Sparse RLHF on IMDB, final test reward"] == "yes"
-    assert found["ABC > Uniform on IMDB, final test reward"] == "no"
-    assert found["Sparse RLHF > ABC on HH, final test reward"] == "yes"  # the paper's own order on hh
-    assert found["ABC > Uniform on HH, final test reward"] == "no"
+    assert found["SCAR > Sparse RLHF on IMDB, final test reward"] == "leans yes"
+    assert found["ABC > Uniform on IMDB, final test reward"] == "leans no"
+    assert found["Sparse RLHF > ABC on HH, final test reward"] == "leans yes"  # the paper's own order on hh
+    assert found["ABC > Uniform on HH, final test reward"] == "leans no"
     assert len(found) == 2 * (6 + 3)
     faster = "SCAR > ABC on IMDB, learns faster (mean training reward over all updates)"
     assert found[faster] == "not shown"  # equal curves: the interval is 0 to 0
@@ -77,7 +82,7 @@ def test_reward_at_equal_kl(make_run):
     runs = [run("scar", s, (0.0, 1.0, 4.0), (0.0, 2.0, 4.0)) for s in (1, 2)]
     runs += [run("sparse", s, (0.0, 4.0, 16.0), (0.0, 2.0, 4.0)) for s in (1, 2)]
     verdict = kl_verdict(select_variants(runs, "imdb", FIGURE3, seeds=[1, 2]))
-    assert (verdict.verdict, verdict.evidence) == ("yes", "+1.00 [+1.00, +1.00], 2/2 seeds")
+    assert (verdict.verdict, verdict.evidence) == ("leans yes", "+1.00 [+1.00, +1.00], 2/2 seeds")
 
 
 def test_reward_after_equal_time(make_run):
@@ -94,9 +99,9 @@ def test_reward_after_equal_time(make_run):
         runs += [run("sparse", 4, seed), run("abc", 2, seed)]
     span_sparse, span_abc, abc_token = time_verdicts(select_variants(runs, "tldr", FIGURE4, seeds=[1, 2]))
     # At 6 s span is at 4; sparse, between 4 s and 12 s, at a quarter of 4.
-    assert (span_sparse.verdict, span_sparse.evidence) == ("yes", "+3.00 [+3.00, +3.00], 2/2 seeds")
+    assert (span_sparse.verdict, span_sparse.evidence) == ("leans yes", "+3.00 [+3.00, +3.00], 2/2 seeds")
     assert span_abc.verdict == "not shown"
-    assert (abc_token.verdict, abc_token.evidence) == ("yes", "+4.00 [+4.00, +4.00], 2/2 seeds")
+    assert (abc_token.verdict, abc_token.evidence) == ("leans yes", "+4.00 [+4.00, +4.00], 2/2 seeds")
 
 
 def test_units_end_alike_unless_the_interval_says_otherwise(make_run):
@@ -107,7 +112,7 @@ def test_units_end_alike_unless_the_interval_says_otherwise(make_run):
     runs = [run("span", s, 1.0, 10.0) for s in (1, 2)] + [run("token", s, s - 0.5, 30.0) for s in (1, 2)]
     alike, cost = units_verdicts(select_variants(runs, "tldr", FIGURE5, seeds=[1, 2]))
     assert (alike.verdict, alike.evidence) == ("no difference shown", "+0.00 [-0.50, +0.50], 1/2 seeds")
-    assert (cost.verdict, cost.evidence) == ("yes", "+20.00 [+20.00, +20.00] s, 2/2 seeds")
+    assert (cost.verdict, cost.evidence) == ("leans yes", "+20.00 [+20.00, +20.00] s, 2/2 seeds")
 
 
 def test_nothing_run_is_said_for_every_figure():
@@ -128,7 +133,7 @@ def test_a_separate_value_function_is_put_beside_the_default(make_run):
     found = critic_verdicts(
         cells("shared", {"sparse": 1.0, "scar": 2.0}), cells("separate", {"sparse": 1.9, "scar": 2.0})
     )
-    assert [(v.verdict, v.evidence.split(",")[0]) for v in found] == [("yes", "+0.10 [+0.10"), ("yes", "+0.90 [+0.90")]
+    assert [(v.verdict, v.evidence.split(",")[0]) for v in found] == [("leans yes", "+0.10 [+0.10"), ("leans yes", "+0.90 [+0.90")]
     assert "separate value function" in found[0].claim
     assert critic_verdicts(Cells([], [], [1], {}), Cells([], [], [1], {})) == []
 
