@@ -20,11 +20,12 @@ RESAMPLES = 10_000
 
 DEFINITIONS = f"""\
 Differences are taken seed by seed. Brackets: {CONFIDENCE:.0%} percentile bootstrap interval of the mean difference over \
-seeds ({RESAMPLES:,} resamples, fixed stream); with five seeds such an interval covers the true mean in about 84 % of cases, \
-with three in about 75 %, not {CONFIDENCE:.0%} (normal numbers, simulated). P: probability of improvement, that a random run of the first method beats a \
-random run of the second, ties half. Area: mean over updates of the training batch's mean raw reward. Reach: median update, \
-and device seconds, at which the first method's training reward (trailing mean of {REACH_WINDOW}) is at least the mean over the \
-last {REACH_WINDOW} updates of the same seed's run of the second; and how many seeds got there."""
+seeds ({RESAMPLES:,} resamples, fixed stream); such an interval covers the true mean in about 84 % of cases with five seeds, \
+in about 75 % with three, not in {CONFIDENCE:.0%} (normal numbers, simulated). P: probability of improvement, that a random run \
+of the first method beats a random run of the second, ties half. Area: mean over updates of the training batch's mean raw \
+reward. Reach: median update, and device seconds, at which the first method's training reward (trailing mean of \
+{REACH_WINDOW}) is at least the mean over the last {REACH_WINDOW} updates of the same seed's run of the second; and how many \
+seeds got there."""
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,9 @@ Range = tuple[int, int]
 def load_credit(folder: Path) -> CreditRecord:
     """The finished credit record in `folder`; ValueError if there is none, or not all of it."""
     record = CreditRecord(folder)
-    if len(record.rows) != record.manifest["responses"]:
-        raise ValueError(
-            f"{folder} holds {len(record.rows)} of {record.manifest['responses']} responses; delete it and compute it again"
-        )
+    promised = record.manifest["responses"]
+    if len(record.rows) != promised:
+        raise ValueError(f"{folder} holds {len(record.rows)} of {promised} responses; delete it and compute it again")
     return record
 
 

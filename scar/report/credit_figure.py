@@ -51,6 +51,11 @@ class Word:
     width: float
 
 
+def legible(text: str) -> str:
+    """The text with a replacement character for each control character, which no font can draw."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def width_of(text: str, points: float) -> float:
     """Inches of a text in the figure's font."""
     return text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)[0] / 72 if text else 0.0
@@ -108,7 +113,7 @@ def _words(row: Mapping[str, Any], method: Mapping[str, Any]) -> list[Word]:
     alone = set(pieces_of(words_of(row), method))
     sized = []
     for tokens in words_of(row):
-        text = text_of(row, tokens)
+        text = legible(text_of(row, tokens))
         under = width_of(number(credit_of(method, tokens)), CAPTION_POINTS) if tokens in alone else 0.0
         sized.append((tokens, text, max(width_of(text, POINTS), under) + 2 * PAD))
     total = "= " + number(method["sum"])
@@ -170,13 +175,13 @@ def _draw_ticks(axes: Axes, row: Mapping[str, Any], method: Mapping[str, Any], w
     start = LABELS + word.left + (word.width - width_of(word.text, POINTS)) / 2
     for unit in method["units"]:
         if word.tokens[0] < unit["end"] < word.tokens[1]:
-            x = start + width_of(text_of(row, (word.tokens[0], unit["end"])), POINTS)
+            x = start + width_of(legible(text_of(row, (word.tokens[0], unit["end"]))), POINTS)
             axes.plot([x, x], [top, top + 0.025], color=FRAME, linewidth=0.6)
 
 
 def _prompt(prompt: str) -> str:
     """The prompt, of a long one its end."""
-    text = " ".join(prompt.split())
+    text = legible(" ".join(prompt.split()))
     shown = text if len(text) <= LONGEST_PROMPT else f"\N{HORIZONTAL ELLIPSIS} {text[-LONGEST_PROMPT:]}"
     return f"Prompt: \N{LEFT DOUBLE QUOTATION MARK}{shown}\N{RIGHT DOUBLE QUOTATION MARK}"
 

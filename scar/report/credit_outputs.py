@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from scar.report.credit_figure import figure1
@@ -23,7 +24,9 @@ def credit_files(record: CreditRecord, *, item: int | None = None) -> dict[str, 
     """
     files = {"credit.html": credit_page(record)}
     if item is not None or len(record.rows) == 1:
-        files |= image_files("figure1", figure1(record, item=item or 0))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it; the page has it
+            files |= image_files("figure1", figure1(record, item=item or 0))
     if len(record.rows) >= LEAST_RESPONSES:
         lexicon = vader_lexicon() if record.manifest["task"] in VALENCE_TASKS else None
         rows = credit_stats(record, lexicon=lexicon)

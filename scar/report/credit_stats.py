@@ -4,6 +4,7 @@ sense (people's ratings, the VADER lexicon). All intervals are 95 % bootstrap in
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,13 +72,15 @@ def _interval(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Inte
         return None
     if count < 2:
         return value, value, value
-    resampled = stats.bootstrap(
-        (np.arange(count),),
-        lambda places, axis: statistic(places),
-        n_resamples=RESAMPLES,
-        method="percentile",
-        random_state=np.random.default_rng(0),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of the nans, which are left out below
+        resampled = stats.bootstrap(
+            (np.arange(count),),
+            lambda places, axis: statistic(places),
+            n_resamples=RESAMPLES,
+            method="percentile",
+            random_state=np.random.default_rng(0),
+        )
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.nanpercentile(resampled.bootstrap_distribution, [tail, 100 - tail])
     return value, float(low), float(high)

@@ -133,7 +133,10 @@ def test_a_separate_value_function_is_put_beside_the_default(make_run):
     found = critic_verdicts(
         cells("shared", {"sparse": 1.0, "scar": 2.0}), cells("separate", {"sparse": 1.9, "scar": 2.0})
     )
-    assert [(v.verdict, v.evidence.split(",")[0]) for v in found] == [("leans yes", "+0.10 [+0.10"), ("leans yes", "+0.90 [+0.90")]
+    assert [(v.verdict, v.evidence.split(",")[0]) for v in found] == [
+        ("leans yes", "+0.10 [+0.10"),
+        ("leans yes", "+0.90 [+0.90"),
+    ]
     assert "separate value function" in found[0].claim
     assert critic_verdicts(Cells([], [], [1], {}), Cells([], [], [1], {})) == []
 

@@ -53,7 +53,9 @@ def test_everything_is_one_page_that_needs_nothing_beside_it(sources, whole):
 
 def test_the_verdict_on_the_default_critic_stands_beside_the_main_claim(sources, whole):
     lines = [verdict.line for verdict in verdicts(sources)]
-    assert "SCAR > Sparse RLHF on IMDB, final test reward (Table 1): leans yes, +1.00 [+1.00, +1.00], 2/2 seeds" in lines
+    assert (
+        "SCAR > Sparse RLHF on IMDB, final test reward (Table 1): leans yes, +1.00 [+1.00, +1.00], 2/2 seeds" in lines
+    )
     assert any("separate value function (ppo.value_net=separate) (ours): not shown, +0.00" in line for line in lines)
 
 

@@ -1,0 +1,283 @@
+"""The credit viewer: data that cannot become HTML, and in a headless browser the right numbers and nothing from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+from scar.report.credit_page import credit_page, page_data, script_json
+from tests.report.credit_records import example_row, on_units, plain, row_of, write_record
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: the page is not looked at")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--virtual-time-budget=2000",
+]
+HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"> @DATA@ &amp; <!--"
+PIECES = [" <b>bold</b>", " \U0001f600", " \u05e9\u05dc\u05d5\u05dd", "", "\u00e9\n", "&lt;\u2028", ""]
+
+
+def hostile_row():
+    tree = ["S", ["</svg>", "<b>bold</b>"], ["X", "\u05e9\u05dc\u05d5\u05dd"]]
+    methods = {
+        "sparse": plain([0, 0, 0, 0, 0, 0, -1.5]),
+        "abc": plain([-0.5, -0.25, -0.25, 0, -0.25, -0.25, 0]),
+        "scar:token": on_units(
+            PIECES, [1, 2, 3, 4, 5, 6], [0.5, -1.0, 0, 0, -1.0, 0], [[0, 1], [2, 3], [4, 5], [6, 7], [9, 8]]
+        ),
+        "scar:span": on_units(PIECES, [2, 6], [0.5, -2.0], [[0, 1]], trees=[tree]),
+    }
+    return row_of(PIECES, methods, number=1, prompt=HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    return write_record(tmp_path_factory.mktemp("page") / "sft-f00d", [example_row(), hostile_row()])
+
+
+class Dom(HTMLParser):
+    """Elements with their attributes and text, by tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self._open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        element = {"tag": tag, "text": "", **dict(attrs)}
+        self.found.append(element)
+        if tag not in ("meta", "input", "col", "img", "link", "br"):
+            self._open.append(element)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop()["tag"] != tag:
+            pass
+
+    def handle_data(self, data):
+        for element in self._open:
+            element["text"] += data
+
+    def all(self, tag, **attributes):
+        return [e for e in self.found if e["tag"] == tag and all(e.get(k) == v for k, v in attributes.items())]
+
+    def rows(self):
+        """The name and the numbers of each row of the credit tables, lines joined."""
+        rows = {}
+        for element in self.found:
+            if element["tag"] == "th" and element.get("scope") == "row":
+                cells = rows.setdefault(element["text"], [])
+            elif element["tag"] == "td":
+                cells.append(element["text"])
+        return rows
+
+    def heads(self):
+        return [element["text"] for element in self.all("th", scope="col")]
+
+
+def browse(tmp_path, page, *flags, fragment="", script=""):
+    """What the browser prints of the page, with `script` run at its end."""
+    file = tmp_path / "credit.html"
+    file.write_bytes(page + f"<script>{script}</script>".encode())
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, f"file://{file}{fragment}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, encoding="utf-8")
+    return done.stdout
+
+
+def dom_of(tmp_path, page, **options):
+    return Dom(browse(tmp_path, page, "--dump-dom", "--window-size=1400,900", **options))
+
+
+def test_json_in_a_script_element_is_inert_and_comes_back():
+    value = {"a": HOSTILE + "\u2028\ud800"}
+    text = script_json(value)
+    assert not set(text) & set("<>&\u2028")
+    assert text.isascii()
+    assert json.loads(text) == value
+
+
+def test_page_is_one_file_that_asks_for_nothing(record):
+    page = credit_page(record).decode()
+    assert page.count("<script") == 2
+    assert re.findall(r"https?://[^\"' ]*", page) == ["http://www.w3.org/2000/svg"]  # a name of SVG, never loaded
+    assert not re.search(r"<link|<iframe|<img|@import|url\(|src=(?!x)", page)
+    assert "default-src 'none'" in page
+    assert credit_page(record) == page.encode()
+
+
+def test_data_of_the_page(record):
+    data = page_data(record)
+    assert data["about"] == "2 responses of the SFT policy, on test prompts"
+    assert data["methods"][2] == {"label": "scar:token", "name": "SCAR, token units"}
+    sample = data["samples"][0]
+    assert sample["words"] == [(0, 1), (1, 3), (3, 5), (5, 6), (6, 7)]
+    assert sample["methods"]["scar:span"]["pieces"]["words"] == [(0, 3), (3, 6), (6, 7)]
+    assert sample["methods"]["scar:span"]["units"] == [(0, 3, 2.5), (3, 6, -0.5)]
+    assert any("not read by the estimator of SCAR, token units" in note for note in data["notes"])
+
+
+def test_notes_count_trees_that_were_changed(tmp_path):
+    rows = [example_row() for _ in range(3)]
+    for row in rows[1:]:
+        row["methods"]["scar:span"]["diagnostics"] = {"scar/coarsened_frac": 1.0, "scar/rebalanced_frac": 0.0}
+    notes = page_data(write_record(tmp_path / "r", rows))["notes"]
+    assert "The tree of 2 units' games was coarsened to fit the estimator's budget." in notes
+    assert not [note for note in notes if "rebalanced" in note]
+
+
+def test_two_hundred_samples_are_a_page_of_a_few_megabytes(tmp_path):
+    pieces = [f" word{k}" for k in range(64)]
+    credit = [0.123456 + k / 7 for k in range(64)]
+    hierarchy = [[k, k + 1] for k in range(0, 64, 2)] + [[k, k + 1] for k in range(64, 126, 2)]
+    methods = {name: plain(credit) for name in ("sparse", "uniform", "abc", "prefix")}
+    tree = ["S", *[["NP", ["NN", piece]] for piece in pieces]]
+    for name in ("scar:token", "scar:span"):
+        methods[name] = on_units(pieces, list(range(1, 65)), credit, hierarchy, trees=[tree])
+    record = write_record(tmp_path / "r", [row_of(pieces, methods, number=k, finished=False) for k in range(200)])
+    assert len(credit_page(record)) < 5e6
+
+
+@needs_browser
+def test_tokens_rows_and_sums_are_shown(record, tmp_path):
+    dom = dom_of(
+        tmp_path,
+        credit_page(record),
+        script="document.body.dataset.loads = performance.getEntriesByType('resource').length;",
+    )
+    assert dom.heads() == [" a", " great", "ly", " sad", ",", " film", "<EOS>"]
+    minus = "\u2212"
+    assert dom.rows() == {
+        "Sparse RLHF": ["0.00"] * 6 + ["+2.00", "= +2.00"],
+        "ABC": ["+0.10", "+0.40", "+0.50", "+0.20", "+0.30", "+0.50", "0.00", "= +2.00"],
+        "SCAR, token units": ["+0.25", "+1.50", "+1.00", f"{minus}1.25", "0.00", "+0.50", "0.00", "= +2.00"],
+        "SCAR, span units": ["+2.50", f"{minus}0.50", "0.00", "= +2.00"],
+    }
+    [span] = dom.all(
+        "td",
+        colspan="3",
+        title='SCAR, span units: unit " a greatly" (token 0 to 2), paid at its last token (2): 2.5000, 125.0 % of +2.00',
+    )
+    assert "unit" in span["class"]
+    assert "positive" in span["class"]
+    assert "--strength: 0.8" in span["style"]
+    [body] = dom.all("body")
+    assert body["data-loads"] == "0"
+    assert [button["text"] for button in dom.all("button") if "data-place" in button] == [
+        "+2.00a greatly sad, film",
+        f"{minus}1.50<b>bold</b> \U0001f600 \u05e9\u05dc\u05d5\u05dd\u00e9 &lt;",
+    ]
+    [chosen] = [
+        option["text"]
+        for option in dom.all("option")
+        if "selected" in option or option.get("value") == "scar:span parse"
+    ]
+    assert chosen == "SCAR, span units: parse tree"
+    [svg] = dom.all("svg")
+    assert svg["text"] == "aDTgreatlyRBNPsadJJ,,filmNNVPS"  # children before their parent
+
+
+@needs_browser
+def test_hostile_texts_are_text_and_keys_change_the_view(record, tmp_path):
+    keys = "for (const key of ['w', 's']) document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));"
+    tree = (
+        "const which = document.getElementById('which'); which.value = 'scar:token units';"
+        "which.dispatchEvent(new Event('change'));"
+    )
+    dom = dom_of(tmp_path, credit_page(record), fragment="#1", script=keys + tree)
+    assert dom.all("img") == dom.all("iframe") == []
+    [title] = dom.all("title")
+    assert title["text"] == "Credit token by token: IMDB, scale local"
+    [prompt] = dom.all("span", id="prompt-text")
+    assert prompt["text"] == HOSTILE
+    assert dom.heads() == [
+        " <b>bold</b>",
+        " \U0001f600",
+        " \u05e9\u05dc\u05d5\u05dd\u00e9\u21b5",
+        "&lt;\u2028",
+        "<EOS>",
+    ]
+    rows = dom.rows()
+    assert rows["SCAR, token units"] == ["+0.50", "\u22121.00", "\u22121.00", "0.00", "0.00", "= \u22121.50"]
+    assert rows["SCAR, span units"] == ["+0.50", "\u22122.00", "0.00", "= \u22121.50"]
+    [own] = dom.all("button", id="own")
+    assert own["aria-pressed"] == "true"
+    largest = {row["class"] for row in dom.all("td") if "--strength: 0.8" in row.get("style", "")}
+    assert any("negative" in kind for kind in largest)
+    assert (
+        len([row for row in dom.all("td") if "--strength: 0.8" in row.get("style", "")]) >= 4
+    )  # each method has its own largest
+    assert "\u22121.50" in dom.all("svg")[0]["text"]  # the root of the tree over units
+    [current] = dom.all("button", **{"aria-current": "true"})
+    assert current["text"].startswith("\u22121.50")
+
+
+@needs_browser
+def test_arrow_keys_go_to_the_next_response_and_search_narrows_the_list(record, tmp_path):
+    press = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));"
+    search = "const box = document.getElementById('search'); box.value = 'BOLD'; box.dispatchEvent(new Event('input'));"
+    inside = (
+        "const cell = document.querySelector('#credit td'); cell.focus();"
+        "cell.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));"
+    )
+    dom = dom_of(tmp_path, credit_page(record), script=press + search + inside)
+    [place] = dom.all("span", id="place")
+    assert place["text"] == "1 of 1 (number 1)"  # the arrow within the table did not leave the response
+    [found] = dom.all("p", id="found")
+    assert found["text"].startswith("1 of 2 responses")
+    [detail] = dom.all("p", id="detail")
+    assert detail["text"] == 'Sparse RLHF: token " \U0001f600" (token 1): 0.0000, 0.0 % of \u22121.50'
+
+
+@needs_browser
+@pytest.mark.parametrize(("size", "scheme"), [("1300,900", 1), ("420,1400", 0)])
+def test_page_is_drawn_light_and_dark_wide_and_narrow(record, tmp_path, size, scheme):
+    picture = tmp_path / "page.png"
+    browse(
+        tmp_path,
+        credit_page(record),
+        f"--screenshot={picture}",
+        f"--window-size={size}",
+        f"--blink-settings=preferredColorScheme={scheme}",
+    )
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    assert pixels.shape[1::-1] == tuple(map(int, size.split(",")))
+    ground = float(pixels[-1, -1].mean())
+    assert ground > 0.9 if scheme else ground < 0.15
+    blue = (pixels[..., 2] - pixels[..., 0] > 0.25).mean()  # boxes of credit
+    assert blue > 0.002
+
+
+def test_the_script_draws_a_record_again_without_models(record, tmp_path):
+    script = Path(__file__).parents[2] / "experiments" / "show_credit.py"
+
+    def run(*arguments):
+        command = [sys.executable, str(script), *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, encoding="utf-8")
+
+    done = run(record.path, "--item", 0)
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = "results/local/credit/imdb-sft-f00d"
+    assert done.stdout.split() == [
+        w for n in ("credit.html", "figure1.png", "figure1.pdf") for w in ("wrote", f"{folder}/{n}")
+    ]
+    assert (tmp_path / folder / "credit.html").read_bytes() == credit_page(record)
+    failed = run(record.path, "--item", 2)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: item 2 of")
+    assert failed.stderr.count("\n") == 1
