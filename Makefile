@@ -141,7 +141,7 @@ smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/r
 bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators or memory; QUICK=1 leaves out what takes minutes
 	@$(BIN)/python experiments/bench.py $(BENCH) $(if $(QUICK),--quick) --results $(RESULTS)
 
-test: setup  ## the default tests (under 5 minutes on 2 cores, offline)
+test: setup  ## the default tests (about 5 minutes on 2 cores, offline)
 	@WANDB_MODE=offline $(BIN)/python -m pytest -m "not slow"
 
 test-slow: setup  ## the tests that take longer
