@@ -11,7 +11,15 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scar.config import EvaluationConfig, GenerationConfig, PPOConfig, ScoringConfig, check_alpha, require
+from scar.config import (
+    EvaluationConfig,
+    GenerationConfig,
+    MemoryConfig,
+    PPOConfig,
+    ScoringConfig,
+    check_alpha,
+    require,
+)
 from scar.construct import build_settings, construct, plain
 from scar.interfaces import Tracker
 from scar.models import loading
@@ -21,6 +29,9 @@ from scar.ppo.updater import PPOUpdater
 from scar.recipes.store import LocalModels
 from scar.tracking.metering import Meter
 from scar.trainer import Trainer
+
+NO_SETTINGS = ("source", "build", "stated", "pretrained", "gold")
+"""Keys of `models` that are not settings of a recipe."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -47,27 +58,36 @@ def setup_process(cfg: DictConfig) -> torch.device:
     return resolve_device(cfg.device)
 
 
+def source_name(cfg: DictConfig) -> str:
+    """Which of the task's data sources is used: that of `task.data_dir`, if it is set, else the one that the scale chose."""
+    return "folder" if cfg.task.data_dir is not None else cfg.task.source
+
+
 def build_task(cfg: DictConfig) -> Any:
-    """The task with the data source that the scale chose; a source that keeps files gets the cache."""
-    node = cfg.task.sources[cfg.task.source]
+    """The task with its data source; a source that keeps files gets the cache."""
+    node = cfg.task.sources[source_name(cfg)]
     keeps_files = "cache" in inspect.signature(get_object(node._target_)).parameters
     source = construct(node, **({"cache": Path(cfg.paths.cache)} if keeps_files else {}))
     return construct(cfg.task.build, source=source)
 
 
 def local_models(cfg: DictConfig, task: Any, device: torch.device, *, gold: bool = False) -> LocalModels:
-    """The models that this config trains from scratch; `gold`: the gold reward model, whose settings are the others' but for
-    what `models.gold` sets."""
-    if cfg.models.source != "scratch":
-        raise ValueError(f"models={cfg.models.source}: these are checkpoints by name, there is nothing to train here")
+    """The models that this config trains; `gold`: the gold reward model, whose settings are the others' but for what
+    `models.gold` sets."""
+    allowed = ("scratch",) if gold else ("scratch", "tuned")
+    if cfg.models.source not in allowed:
+        raise ValueError(
+            f"models.source={cfg.models.source}: there is nothing to train; allowed: {' or '.join(allowed)}"
+        )
     cache = loading.ModelCache(Path(cfg.paths.cache))
     models = cfg.models.copy()
     if gold:
         OmegaConf.set_struct(models, True)  # a setting that the others do not have is an error
         models = OmegaConf.merge(models, cfg.models.gold)
     return construct(
-        cfg.models.build,
-        settings={key: value for key, value in plain(models).items() if key not in ("source", "build", "gold")},
+        _recipe(cfg, task),
+        settings={key: value for key, value in plain(models).items() if key not in NO_SETTINGS},
+        pretrained=construct(cfg.models.pretrained) if "pretrained" in cfg.models else None,
         task=task,
         cache=cache,
         model_seed=cfg.model_seed,
@@ -76,12 +96,28 @@ def local_models(cfg: DictConfig, task: Any, device: torch.device, *, gold: bool
     )
 
 
+def _recipe(cfg: DictConfig, task: Any) -> DictConfig:
+    """How the models are trained: on preferences that the data state, or on those that the recipe constructs."""
+    stated = hasattr(task.source, "comparisons")
+    name = "stated" if stated else "build"
+    if name not in cfg.models:
+        data = f"task.data_dir={cfg.task.data_dir}" if stated else f"task.source={cfg.task.source}"
+        raise ValueError(f"{data} with scale={cfg.scale}: these models cannot be trained on it; choose another scale")
+    return cfg.models[name]
+
+
 def check_settings(cfg: DictConfig) -> PPOConfig:
     """Check every setting that can be checked before data and models are loaded; returns the PPO settings."""
     check_alpha(cfg.shaping.alpha)
     build_settings(GenerationConfig, cfg.task.generation, "task.generation")
     build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
     build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
+    memory, narrow = build_settings(MemoryConfig, cfg.memory, "memory"), cfg.coalitions.dtype != "float32"
+    require(
+        not (memory.offload and narrow),
+        f"memory.offload=true with coalitions.dtype={cfg.coalitions.dtype}, which is a second copy of the reward model",
+        "coalitions.dtype=float32 (and models.reward.weights=bfloat16)",
+    )
     return instantiate(cfg.ppo)
 
 
@@ -89,17 +125,21 @@ class ModelNames:
     """Where policy, reward model and tokenizer of a config come from: folders of the cache, or names on the hub."""
 
     def __init__(self, cfg: DictConfig, task: Any, device: torch.device) -> None:
-        self._local = local_models(cfg, task, device) if cfg.models.source == "scratch" else None
+        self._local = None if cfg.models.source == "hub" else local_models(cfg, task, device)
         self._cfg = cfg.models
 
     def __getitem__(self, kind: str) -> str:
         """Folder or hub name of "policy" or "reward"."""
         return str(self._local.folder(kind)) if self._local else self._cfg[kind].name
 
+    def revision(self, kind: str) -> str | None:
+        """The commit of the hub that is asked for; None: the newest, or a folder of the cache."""
+        return None if self._local else self._cfg[kind].revision
+
     def describe(self) -> dict[str, Any]:
         """For the manifest: fingerprints and quality reports, or names."""
         if self._local is None:
-            return {kind: {"name": self._cfg[kind].name} for kind in ("policy", "reward")}
+            return {kind: {"name": self[kind], "revision": self.revision(kind)} for kind in ("policy", "reward")}
         kinds = ("policy", "reward")
         return {k: {"fingerprint": self._local.fingerprint(k), "report": self._local.report(k)} for k in kinds}
 
@@ -119,7 +159,9 @@ class Run:
         self._parts = parts = load_parts(cfg, device)
         self.names, self.reward_model = parts.names, parts.reward_model
         policy = parts.policy()
-        self._sampler = parts.sampler(policy)
+        reference = policy.reference()
+        self._sampler = parts.sampler(policy, reference)
+        self._placement = parts.placement(reference)
         self.meter = Meter(device)
         method, self.coalitions = parts.method(cfg)
         segmenter = parts.segmenter(cfg)
@@ -141,8 +183,14 @@ class Run:
             ),
             tracker=tracker,
             meter=self.meter,
+            placement=self._placement,
         )
+
+    def describe_models(self) -> dict[str, Any]:
+        """For the manifest of the record (`Parts.describe_models`)."""
+        return self._parts.describe_models()
 
     def evaluate(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Judge the policy as it is now on the fixed test prompts."""
-        return self._parts.evaluate(self._sampler, self._evaluation)
+        with self._placement.during("rollout"), self._placement.during("score"):
+            return self._parts.evaluate(self._sampler, self._evaluation)

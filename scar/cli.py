@@ -105,7 +105,9 @@ def make_model(cfg: DictConfig, kind: str) -> None:
     with one_line_errors():
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             report = prepare_model(cfg, kind, start_progress=training_bar)
-            sys.stdout.writelines(line + "\n" for line in (report_lines(kind, report) if report else ()))
+            where = f"task={cfg.task.name} at scale={cfg.scale} (models.source={cfg.models.source})"
+            nothing = [f"{where} has no {kind} model of its own: there is nothing to train here"]
+            sys.stdout.writelines(line + "\n" for line in (report_lines(kind, report) if report else nothing))
             return
         name = f"{cfg.task.name}/{kind}"
         file = ProgressFile(Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=1)

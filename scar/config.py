@@ -145,6 +145,66 @@ class EvaluationConfig:
         require(self.batch_size >= 1, f"evaluation.batch_size={self.batch_size}", "1 or more")
 
 
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters on a frozen model (Hu et al. 2021): scale `alpha` / `rank`; no dropout (paper note 24)."""
+
+    rank: int
+    alpha: int
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "models.policy.load.lora")
+        require(self.rank >= 1, f"models.policy.load.lora.rank={self.rank}", "1 or more")
+        require(self.alpha > 0, f"models.policy.load.lora.alpha={self.alpha}", "1 or more")
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """How the policy is held: `weights` float32, bfloat16 or nf4 (4 bits, double quantisation), `compute` the type that its
+    forward passes use, `lora` (a mapping, see LoraSettings) the adapters that are trained in place of the weights."""
+
+    weights: str = "float32"
+    compute: str = "float32"
+    lora: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        group = "models.policy.load"
+        for name, allowed in (("weights", ("float32", "bfloat16", "nf4")), ("compute", ("float32", "bfloat16"))):
+            require(getattr(self, name) in allowed, f"{group}.{name}={getattr(self, name)}", " or ".join(allowed))
+        trained = self.weights == "float32" or self.lora is not None
+        require(
+            trained,
+            f"{group}.weights={self.weights} with lora=null",
+            "float32 weights are trained whole, others by lora",
+        )
+        wide = self.weights != "bfloat16" or self.compute == "bfloat16"
+        require(wide, f"{group}.weights=bfloat16 with compute={self.compute}", "compute=bfloat16")
+        self.adapters  # noqa: B018  raises for wrong settings
+
+    @property
+    def adapters(self) -> LoraSettings | None:
+        """The settings of the adapters, if there are any."""
+        if self.lora is None:
+            return None
+        unknown = set(self.lora) ^ {"rank", "alpha"}
+        require(not unknown, f"models.policy.load.lora with {', '.join(sorted(unknown))}", "rank and alpha, or null")
+        return LoraSettings(**self.lora)
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """What is traded for memory: `gradient_checkpointing` computes activations twice, `offload` keeps reference policy and
+    reward model on the host between the stages that need them."""
+
+    gradient_checkpointing: bool
+    offload: bool
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            require(type(value) is bool, f"memory.{field.name}={value}", "true or false")
+
+
 def check_alpha(alpha: float) -> float:
     """Return `alpha` if it is a valid mix of Eq. 6, else raise ValueError."""
     valid = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 <= alpha <= 1

@@ -17,6 +17,8 @@ from scar.construct import plain
 from scar.evaluation.credit import Assigner, CreditRows
 from scar.parts import Parts
 from scar.recipes.store import RECIPE, StartProgress
+from scar.rollout import Sampler
+from scar.run import task_identity
 from scar.segmentation.segmenters import SpanSegmenter
 from scar.tracking.credit_records import CREDIT_VERSION, CreditWriter
 from scar.tracking.provenance import code_state, device_description, versions
@@ -65,7 +67,7 @@ def make_credit(cfg: DictConfig, overrides: Sequence[str], *, start_progress: St
                 "methods": identity["methods"],
                 "seed": cfg.seed,
                 "model_seed": base.model_seed,
-                "models": parts.names.describe(),
+                "models": parts.describe_models(),
                 "device": device_description(device),
                 "fingerprint": fingerprint(identity),
                 "config": identity,
@@ -138,7 +140,7 @@ def _take_from_run(cfg: DictConfig, manifest: dict[str, Any], typed: set[str]) -
     if manifest["method"] == cfg.shaping.name:
         keys.append("shaping")
         keys += OF_UNITS if manifest["segmentation"] == cfg.segmentation.name else []
-    cfg.task = saved["task"] | {"alpha": alpha}
+    cfg.task = {"data_dir": None} | saved["task"] | {"alpha": alpha}  # records leave out what they did not read
     for key in keys:
         if key not in typed and saved[key] is not None:
             cfg[key] = saved[key]
@@ -148,8 +150,6 @@ def _identity(
     cfg: DictConfig, base: DictConfig, configs: dict[str, DictConfig], run: RunRecord | None, device: torch.device
 ) -> dict[str, Any]:
     """Everything that decides a record's numbers."""
-    task = plain(base.task)
-    del task["alpha"]
     return {
         "version": CREDIT_VERSION,
         "recipe": RECIPE,
@@ -158,7 +158,7 @@ def _identity(
         "model_seed": base.model_seed,
         "scale": base.scale,
         "source": _describe_source(cfg, base, run),
-        "task": task,
+        "task": task_identity(base),
         "models": plain(base.models),
         "methods": {label: _settings(one) for label, one in configs.items()},
     }
@@ -198,6 +198,11 @@ def _assigner(parts: Parts, cfg: DictConfig) -> Assigner:
     return Assigner(method, segmenter, segmenter.trees if isinstance(segmenter, SpanSegmenter) else None)
 
 
+def _sft_sampler(parts: Parts) -> Sampler:
+    policy = parts.policy()
+    return parts.sampler(policy, policy)
+
+
 def _samples(
     cfg: DictConfig, base: DictConfig, parts: Parts, run: RunRecord | None
 ) -> list[tuple[int, dict[str, Any]]]:
@@ -210,7 +215,7 @@ def _samples(
         return [stored[cfg.sample]]
     if cfg.source == "sft":
         config = EvaluationConfig(cfg["items"], base.evaluation.batch_size, base.evaluation.seed)
-        return list(enumerate(parts.evaluate(parts.sampler(parts.policy()), config)[1]))
+        return list(enumerate(parts.evaluate(_sft_sampler(parts), config)[1]))
     prompt_ids, response_ids = (
         parts.tokenizer.encode(text, add_special_tokens=False) for text in (cfg.prompt, cfg.response)
     )

@@ -33,9 +33,10 @@ def _find(cfg: DictConfig, device: torch.device) -> tuple[str, dict[str, Any]]:
         folder = models.folder("reward")
         return str(folder), {"fingerprint": models.fingerprint("reward"), "report": models.report("reward")}
     name = cfg.models.gold.name
-    if not isinstance(name, str) or name in (cfg.models.reward.name, cfg.models.policy.name):
+    own = [cfg.models[kind].get("name") for kind in ("policy", "reward")]  # None: models that are trained here
+    if not isinstance(name, str) or name in own:
         raise ValueError(
             f"models.gold.name={name}; allowed: a reward model on the hub, or its folder, that no policy was trained against "
-            f"(not {cfg.models.reward.name}): it judges the runs of task={cfg.task.name}"
+            f"(not {own[1]}): it judges the runs of task={cfg.task.name}"
         )
     return name, {"name": name}

@@ -9,18 +9,21 @@ import torch
 from omegaconf import DictConfig
 
 from scar.attribution.backends import ScorerReport, make_scorer
-from scar.config import EvaluationConfig, GenerationConfig, ScoringConfig
+from scar.config import EvaluationConfig, GenerationConfig, LoadConfig, MemoryConfig, ScoringConfig
 from scar.construct import build_settings, construct
 from scar.evaluation.reward_eval import evaluate_policy
 from scar.interfaces import CoalitionScorer, CreditMethod, Segmenter, Task
 from scar.models import loading
+from scar.models.placement import HostParking
 from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.precision import FLOATS, add_lora
 from scar.models.reading import RewardReader, same_tokenizer
 from scar.models.reward import SequenceRewardModel
 from scar.rollout import Sampler
 from scar.scoring import ResponseScoring
-from scar.seeding import generator
+from scar.seeding import generator, stream_seed
 from scar.tasks.prompts import PromptBatches
+from scar.trainer import OnDevice, Placement
 
 
 class ModelNames(Protocol):
@@ -30,15 +33,21 @@ class ModelNames(Protocol):
         """Folder or hub name of "policy" or "reward"."""
         ...
 
+    def revision(self, kind: str) -> str | None:
+        """Commit on the hub, if one is asked for."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """For the manifest of a record."""
         ...
 
 
-def load_reward_model(name: str, *, rows_a_batch: int, device: torch.device) -> tuple[SequenceRewardModel, Any]:
+def load_reward_model(
+    name: str, *, rows_a_batch: int, device: torch.device, revision: str | None = None, weights: str = "float32"
+) -> tuple[SequenceRewardModel, Any]:
     """A reward model with its tokenizer, by folder or hub name."""
-    tokenizer = loading.load_tokenizer(name)
-    model = loading.load_reward_sequence_model(name, device=device)
+    tokenizer = loading.load_tokenizer(name, revision=revision)
+    model = loading.load_reward_sequence_model(name, device=device, revision=revision, weights=weights)
     return SequenceRewardModel(model, space_id=loading.space_token(tokenizer), rows_a_batch=rows_a_batch), tokenizer
 
 
@@ -61,24 +70,52 @@ class Parts:
         self._cfg, self._device = cfg, device
         self._generation = build_settings(GenerationConfig, cfg.task.generation, "task.generation")
         self._task, self.names = task, names
-        self.tokenizer = loading.load_tokenizer(self.names["policy"])
+        self._memory = build_settings(MemoryConfig, cfg.memory, "memory")
+        self.tokenizer = loading.load_tokenizer(names["policy"], revision=names.revision("policy"))
+        reward = cfg.models.reward
         self.reward_model, self._reward_tokenizer = load_reward_model(
-            self.names["reward"], rows_a_batch=cfg.models.reward.rows_a_batch, device=device
+            names["reward"],
+            rows_a_batch=reward.rows_a_batch,
+            device=device,
+            revision=names.revision("reward"),
+            weights=reward.get("weights", "float32"),  # models trained from scratch have no choice
         )
+        self._commits = {"reward": getattr(self.reward_model.model.config, "_commit_hash", None)}
         self.scoring = build_scoring(cfg, self.tokenizer, self.reward_model, self._reward_tokenizer)
+
+    def describe_models(self) -> dict[str, Any]:
+        """For the manifest of a record: fingerprints and reports, or names with the commits of the hub that were loaded."""
+        found = self.names.describe()
+        return {
+            kind: entry | ({"commit": self._commits.get(kind)} if "name" in entry else {})
+            for kind, entry in found.items()
+        }
 
     def policy(self) -> CausalPolicy:
         """The SFT policy with the value function that the config names."""
-        model = loading.load_policy_model(self.names["policy"], device=self._device)
+        held = self._load_config()
+        model = loading.load_policy_model(
+            self.names["policy"], device=self._device, revision=self.names.revision("policy"), weights=held.weights
+        )
         self._check_context(model)
+        self._commits["policy"] = getattr(model.config, "_commit_hash", None)
+        if held.adapters is not None:
+            add_lora(model, held.adapters, seed=stream_seed(self._cfg.seed, "lora"))
         return CausalPolicy(
             model,
             temperature=self._generation.temperature,
             min_new_tokens=self._generation.min_new_tokens,
             eos_id=self.tokenizer.eos_token_id,
             pad_id=self.tokenizer.pad_token_id,
+            compute=FLOATS[held.compute],
+            recompute=self._memory.gradient_checkpointing,
             **self._build_value(model.config.hidden_size),
         )
+
+    def _load_config(self) -> LoadConfig:
+        """How the policy is held; models trained from scratch have no choice."""
+        node = self._cfg.models.policy.get("load")
+        return LoadConfig() if node is None else build_settings(LoadConfig, node, "models.policy.load")
 
     def _build_value(self, hidden_size: int) -> dict[str, Any]:
         """The value function: a head on the policy's trunk, or a copy of the reward model (paper note 23)."""
@@ -100,9 +137,24 @@ class Parts:
                 "lower task.generation.max_new_tokens or task.prompt.max_tokens"
             )
 
-    def sampler(self, policy: CausalPolicy) -> Sampler:
-        """Samples from `policy`, with what it is now as the reference."""
-        return Sampler(policy, policy.frozen_copy(), tokenizer=self.tokenizer, generation=self._generation)
+    def sampler(self, policy: CausalPolicy, reference: CausalPolicy) -> Sampler:
+        """Samples from `policy`, with `reference` beside it."""
+        return Sampler(
+            policy,
+            reference,
+            tokenizer=self.tokenizer,
+            generation=self._generation,
+            rows_a_pass=self._cfg.ppo.microbatch_size,
+        )
+
+    def placement(self, reference: CausalPolicy) -> Placement:
+        """Where reference policy and reward model are between the stages that need them (memory.offload). A reference that
+        shares the policy's weights stays with it."""
+        if not self._memory.offload:
+            return OnDevice()
+        own = [] if reference.shares_weights else [reference]
+        scorers = [self.reward_model]
+        return HostParking({"rollout": own, "score": scorers, "credit": scorers}, self._device)
 
     def method(self, cfg: DictConfig) -> tuple[CreditMethod, ScorerReport | None]:
         """The credit method of `cfg`, given the run-time objects that its config says it needs, and how its coalitions are

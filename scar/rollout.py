@@ -11,32 +11,44 @@ from scar.types import PromptBatch, Rollout
 
 
 class Sampler:
-    """Draws responses from `policy` and says what `policy` and `reference` think of them."""
+    """Draws responses from `policy` and says what `policy` and `reference` think of them, `rows_a_pass` at a time (None:
+    all at once)."""
 
     def __init__(
-        self, policy: Policy, reference: Policy, *, tokenizer: Tokenizer, generation: GenerationConfig
+        self,
+        policy: Policy,
+        reference: Policy,
+        *,
+        tokenizer: Tokenizer,
+        generation: GenerationConfig,
+        rows_a_pass: int | None = None,
     ) -> None:
         self._policy = policy
         self._reference = reference
         self._tokenizer = tokenizer
         self._generation = generation
+        self._rows_a_pass = rows_a_pass
 
     @torch.no_grad()
     def sample(self, prompts: PromptBatch, *, generator: torch.Generator) -> Rollout:
         """One response a prompt. Old log-probabilities come from one fresh forward pass over the whole response, the
         same computation as in the update, so that the first PPO ratio is 1 (paper note 10)."""
         response_ids, response_mask, finished = self._generate(prompts, generator)
-        old = self._policy.evaluate(prompts, response_ids, response_mask)
-        reference = self._reference.evaluate(prompts, response_ids, response_mask)
+        logprobs, values = self._evaluate(self._policy, prompts, response_ids, response_mask)
+        ref_logprobs, _ = self._evaluate(self._reference, prompts, response_ids, response_mask)
         texts = [
             self._tokenizer.decode(
                 [token for token, real in zip(ids, mask, strict=True) if real and token != self._policy.eos_id]
             )
             for ids, mask in zip(response_ids.tolist(), response_mask.tolist(), strict=True)
         ]
-        return Rollout(
-            prompts, response_ids, response_mask, old.logprobs, reference.logprobs, old.values, finished, texts
-        )
+        return Rollout(prompts, response_ids, response_mask, logprobs, ref_logprobs, values, finished, texts)
+
+    def _evaluate(self, policy: Policy, prompts: PromptBatch, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and values f32[B,T]."""
+        rows = torch.arange(len(ids), device=ids.device).split(self._rows_a_pass or len(ids))
+        found = [policy.evaluate(prompts.select(part), ids[part], mask[part]) for part in rows]
+        return torch.cat([out.logprobs for out in found]), torch.cat([out.values for out in found])
 
     def _generate(self, prompts: PromptBatch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Response ids i64[B,T], mask b[B,T] (EOS included) and finished b[B]."""

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from scar.build import Run, build_task, check_settings, local_models, setup_process
+from scar.build import Run, build_task, check_settings, local_models, setup_process, source_name
 from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
 from scar.recipes.store import RECIPE, StartProgress
@@ -20,8 +20,25 @@ from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import SCHEMA_VERSION, RunWriter, record_folder
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
 
-NOT_IDENTITY = ("paths", "tracker", "force", "hydra")
+NOT_IDENTITY = ("paths", "tracker", "force", "hydra", "memory")
 """Config keys that do not change what a run computes, so they are no part of its fingerprint."""
+
+
+NEWER = ("folder", "revision", "comparisons_path", "comparisons_revision")
+"""Settings of data sources that came after the first logged runs."""
+
+
+def task_identity(cfg: DictConfig) -> dict[str, Any]:
+    """What of the task decides a record's numbers: all but alpha, which counts where a method reads it. Settings that a run
+    on a package's data does not read and that came later are left out, so that earlier runs keep their names."""
+    task = plain(cfg.task)
+    del task["alpha"]
+    if source_name(cfg) == "package":
+        del task["data_dir"]
+        for source in (task["sources"], task["sources"]["hub"]):
+            for key in set(source) & set(NEWER):
+                del source[key]
+    return task
 
 
 def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
@@ -29,7 +46,7 @@ def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     identity = {k: v for k, v in plain(cfg).items() if k not in NOT_IDENTITY}
     identity["device"] = device.type
     identity["recipe"] = RECIPE  # a changed training recipe makes other models, so other runs
-    del identity["task"]["alpha"]  # counts as shaping.alpha, where a method reads it
+    identity["task"] = task_identity(cfg)
     identity["models"].pop("gold", None)  # judges finished runs
     if "estimator" not in cfg.shaping.needs:
         identity |= {"estimator": None, "segmentation": None, "parser": None, "coalitions": None}
@@ -111,7 +128,7 @@ def _write_results(
         "config": identity,
         **code_state(),
         "versions": versions(),
-        "models": run.names.describe(),
+        "models": run.describe_models(),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "timing": {
@@ -125,12 +142,14 @@ def _write_results(
 
 def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any] | None:
     """Train the model `kind` ("base", "policy", "reward" or "gold") and those that it rests on, unless they are cached;
-    returns its report with its `folder` and `cached`, None if the task has no such model of its own."""
+    returns its report with its `folder` and `cached`, None if the task has no such model of its own, or takes it from the hub."""
     device = setup_process(cfg)
+    if cfg.models.source == "hub":
+        return None
     models = local_models(cfg, build_task(cfg), device, gold=kind == "gold")
     if kind == "gold":
         kind = "reward"
-    if kind not in models.KINDS:
+    if kind not in models.kinds:
         return None
     cached = models.has(kind)
     if not cached:

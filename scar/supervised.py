@@ -1,4 +1,4 @@
-"""The two prerequisites of RLHF at local scale: a language model of reviews (SFT) and a sentiment reward model.
+"""The two prerequisites of RLHF: a language model of the task's texts (SFT) and a sentiment reward model.
 
 Both are plain minibatch loops over token rows; what is random (order, cuts, masks) comes from a generator passed in.
 Cross entropy and accuracy are means over items; perplexity is exp of the mean over predicted tokens.
@@ -22,18 +22,42 @@ ProgressCallback = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """AdamW with linear warm-up over 5 % of the steps and cosine decay to zero."""
+    """AdamW with linear warm-up over the share `warmup` of the steps and cosine decay to zero; no clipping where
+    `max_grad_norm` is None. `steps` optimizer steps end the training within its `epochs` (None: all of them). A batch is
+    computed `microbatch_size` rows at a time (None: at once), in the number type `compute`."""
 
-    epochs: int
     batch_size: int
     learning_rate: float
     weight_decay: float
-    max_grad_norm: float
+    max_grad_norm: float | None
+    epochs: int = 1
+    steps: int | None = None
+    microbatch_size: int | None = None
+    warmup: float = 0.05
+    adam_beta2: float = 0.95
+    adam_eps: float = 1e-8
+    compute: str = "float32"
 
     def __post_init__(self) -> None:
         check_numbers(self, "training")
-        for name in ("epochs", "batch_size", "learning_rate", "max_grad_norm"):
+        for name in ("epochs", "batch_size", "learning_rate", "adam_eps"):
             require(getattr(self, name) > 0, f"training.{name}={getattr(self, name)}", "a number above 0")
+        for name in ("steps", "microbatch_size", "max_grad_norm"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"training.{name}={value}", "null or a number above 0")
+        for name in ("warmup", "adam_beta2"):
+            require(
+                0 <= getattr(self, name) < 1, f"training.{name}={getattr(self, name)}", "a number from 0 to below 1"
+            )
+        floats = ("float32", "bfloat16")
+        require(self.compute in floats, f"training.compute={self.compute}", " or ".join(floats))
+
+    def total_steps(self, count: int) -> int:
+        """Optimizer steps of a training on `count` rows; ValueError when they do not fill a batch."""
+        if count < self.batch_size:
+            raise ValueError(f"{count} texts do not fill one batch of {self.batch_size}; use a smaller batch_size")
+        whole = self.epochs * (count // self.batch_size)
+        return whole if self.steps is None else min(self.steps, whole)
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,18 @@ def _batches(count: int, config: TrainingConfig, generator: torch.Generator) -> 
             yield order[start : start + config.batch_size]
 
 
+def _backward(loss_of: Callable[[list[int]], Tensor], chosen: list[int], config: TrainingConfig, device: str) -> float:
+    """Gradients of the mean loss of the rows `chosen`, which is returned; every microbatch counts by its rows."""
+    size, total = config.microbatch_size or len(chosen), 0.0
+    for start in range(0, len(chosen), size):
+        part = chosen[start : start + size]
+        with torch.autocast(device, torch.bfloat16, enabled=config.compute == "bfloat16"):
+            loss = loss_of(part)
+        (loss * (len(part) / len(chosen))).backward()
+        total += loss.item() * len(part) / len(chosen)
+    return total
+
+
 def fit(
     model: nn.Module,
     loss_of: Callable[[list[int]], Tensor],
@@ -81,29 +117,31 @@ def fit(
     progress: ProgressCallback,
 ) -> None:
     """The loop that all trainings share; `loss_of` gives the loss of a batch of row numbers."""
-    if count < config.batch_size:
-        raise ValueError(f"{count} texts do not fill one batch of {config.batch_size}; use a smaller batch_size")
-    total = config.epochs * (count // config.batch_size)
-    warmup = max(total // 20, 1)
+    total = config.total_steps(count)
+    warmup = max(int(total * config.warmup), 1)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, config.adam_beta2),
+        eps=config.adam_eps,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / total))
     )
     model.train()
-    smoothed = None
+    device, smoothed = next(model.parameters()).device.type, None
     # Dropout draws from torch's global generator: fix it for this training alone.
     with torch.random.fork_rng():
         torch.manual_seed(generator.initial_seed())
-        for done, chosen in enumerate(_batches(count, config, generator), start=1):
-            loss = loss_of(chosen)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        for done, chosen in zip(range(1, total + 1), _batches(count, config, generator), strict=False):
+            loss = _backward(loss_of, chosen, config, device)
+            if config.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            smoothed = loss.item() if smoothed is None else 0.98 * smoothed + 0.02 * loss.item()
+            smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
             progress(done, total, {"loss": smoothed})
     model.eval()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -41,6 +43,22 @@ class StageMeter(Protocol):
         ...
 
 
+class Placement(Protocol):
+    """Knows where models are (scar/models/placement.py)."""
+
+    def during(self, stage: str) -> Any:
+        """Context manager in which the models that a stage needs are on the device."""
+        ...
+
+
+class OnDevice:
+    """The placement of models that always are on the device."""
+
+    def during(self, stage: str) -> Any:
+        """See Placement."""
+        return nullcontext()
+
+
 @dataclass
 class Trainer:
     """Everything one run needs, wired by scar/build.py. `alpha` is the dense share of Eq. 6."""
@@ -58,6 +76,7 @@ class Trainer:
     kl_controller: KLController
     tracker: Tracker
     meter: StageMeter
+    placement: Placement = field(default_factory=OnDevice)
 
     def train(self) -> None:
         """Run all updates; FloatingPointError when a metric is no longer finite."""
@@ -76,15 +95,15 @@ class Trainer:
 
     def run_update(self, update: int) -> dict[str, Any]:
         """One batch in one direction; returns the row to log."""
-        meter, config = self.meter, self.config
+        config = self.config
         prompts = self.prompts.batch(update - 1)
-        with meter.stage("rollout"):
+        with self._stage("rollout"):
             rollout = self.sampler.sample(prompts, generator=self._stream("sampling", update))
         scores, units = self._score_and_segment(rollout)
-        with meter.stage("credit"):
+        with self._stage("credit"):
             credit = self.method.assign(rollout, scores, units, generator=numpy_generator(self.seed, "credit", update))
         kl_coef = self.kl_controller.coef
-        with meter.stage("update"):
+        with self._stage("update"):
             rewards = shape_rewards(rollout, scores, credit, kl_coef=kl_coef, alpha=self.alpha)
             advantages = estimate_advantages(
                 rewards.total, rollout.values, rollout.response_mask, gamma=config.gamma, gae_lambda=config.gae_lambda
@@ -98,7 +117,7 @@ class Trainer:
             "update": update,
             "episodes": update * config.batch_size,
             "optimizer_steps": self.updater.optimizer_steps,
-            "device_seconds": meter.total_seconds,
+            "device_seconds": self.meter.total_seconds,
         }
         return counters | row | {"kl/coef": kl_coef, "lr": learning_rate} | self._costs()
 
@@ -108,14 +127,20 @@ class Trainer:
         if self.method.needs_units and self.device.type == "cuda":
             with ThreadPoolExecutor(max_workers=1) as pool:
                 pending = pool.submit(self.segmenter.segment, rollout)
-                with self.meter.stage("score"):
+                with self._stage("score"):
                     scores = self.scoring.score(rollout)
-                with self.meter.stage("segment"):
+                with self._stage("segment"):
                     return scores, pending.result()
-        with self.meter.stage("score"):
+        with self._stage("score"):
             scores = self.scoring.score(rollout)
-        with self.meter.stage("segment"):
+        with self._stage("segment"):
             return scores, self.segmenter.segment(rollout) if self.method.needs_units else None
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Meters a stage, and has its models on the device."""
+        with self.meter.stage(name), self.placement.during(name):
+            yield
 
     def _stream(self, purpose: str, update: int) -> torch.Generator:
         return generator(self.seed, purpose, update, device=self.device)

@@ -44,6 +44,12 @@ class PromptBatch:
         if not bool(self.prompt_mask[:, -1].all()):
             raise ValueError("prompts must be padded on the left: the last column of prompt_mask must be True")
 
+    def select(self, rows: Tensor) -> PromptBatch:
+        """The prompts `rows` i64[R], as wide as before."""
+        places = rows.tolist()
+        reward_texts = None if self.reward_texts is None else [self.reward_texts[i] for i in places]
+        return PromptBatch(self.prompt_ids[rows], self.prompt_mask[rows], [self.texts[i] for i in places], reward_texts)
+
 
 @dataclass(frozen=True)
 class Rollout:

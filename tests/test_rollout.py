@@ -44,7 +44,7 @@ def sampled(
     seed: int = 1,
     reference: CausalPolicy | None = None,
 ) -> Rollout:
-    sampler = Sampler(policy, reference or policy.frozen_copy(), tokenizer=NumberTokenizer(), generation=generation)
+    sampler = Sampler(policy, reference or policy.reference(), tokenizer=NumberTokenizer(), generation=generation)
     prompts = left_padded(PROMPTS * 80) if prompts is None else prompts
     return sampler.sample(prompts, generator=torch.Generator().manual_seed(seed))
 

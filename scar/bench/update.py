@@ -102,7 +102,7 @@ def _trainer(responses: int, size: str) -> Trainer:
         alpha=1.0,
         device=device,
         prompts=_Prompts(responses),
-        sampler=Sampler(policy, policy.frozen_copy(), tokenizer=_NoTokenizer(), generation=generation),
+        sampler=Sampler(policy, policy.reference(), tokenizer=_NoTokenizer(), generation=generation),
         scoring=_Scoring(reward_model),
         segmenter=_Spans(),
         method=ScarMethod(scorer=scorer, estimator=estimator, fill="space", empty="uniform"),

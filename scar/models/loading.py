@@ -29,6 +29,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from scar.config import require
+from scar.models.precision import FLOATS, weight_options
+from scar.offline import not_on_hub
+
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 COMPLETE = "complete.json"
 
@@ -81,10 +85,10 @@ def new_reward_model(tokenizer: Any, architecture: dict[str, Any], *, seed: int)
         return GPT2ForSequenceClassification(_gpt2_config(tokenizer, **architecture, num_labels=1))
 
 
-def reward_model_on(folder: str | Path, *, dropout: float, seed: int) -> Any:
+def reward_model_on(folder: str | Path, *, dropout: float, seed: int, revision: str | None = None) -> Any:
     """A one-score classifier on the trunk of a causal LM: head N(0, 1/sqrt(hidden + 1)) drawn from `seed` (N+)."""
-    load = lambda path: AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32)  # noqa: E731
-    model = _load_or_explain(load, str(folder))
+    load = AutoModelForSequenceClassification.from_pretrained
+    model = load_or_explain(load, folder, revision=revision, num_labels=1, dtype=torch.float32)
     torch.nn.init.normal_(
         model.score.weight,
         std=(model.config.hidden_size + 1) ** -0.5,
@@ -96,7 +100,7 @@ def reward_model_on(folder: str | Path, *, dropout: float, seed: int) -> Any:
     return model
 
 
-def _no_dropout(model: Any) -> Any:
+def no_dropout(model: Any) -> Any:
     """Set every dropout to 0 (paper note 24)."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -104,40 +108,44 @@ def _no_dropout(model: Any) -> Any:
     return model.eval()
 
 
-def _load_or_explain(load: Callable[[str], Any], name: str) -> Any:
-    """`load(name)`; everything that means "not reachable, not there" becomes one message with the way out."""
+def load_or_explain(load: Callable[..., Any], name: str | Path, *, revision: str | None = None, **options: Any) -> Any:
+    """`load(name, ...)`; all that means "not reachable, not there" becomes one message with the way out."""
     try:
-        return load(name)
+        return load(str(name), revision=revision, **options)
     # The hub's connection and not-found errors are OSErrors; a damaged folder gives any of these.
     except (OSError, ValueError, SafetensorError) as error:
         if Path(name).exists():
             raise ValueError(
                 f"the model in {name} cannot be read ({error}); delete the folder and make it again"
             ) from error
-        raise FileNotFoundError(
-            f"{name} is neither a local folder nor in the local cache, and the hub cannot be reached "
-            f"({type(error).__name__}); fetch it once with a network: `hf download {name}`"
-        ) from error
+        raise FileNotFoundError(not_on_hub("model", str(name), revision, error)) from error
 
 
-def load_tokenizer(name: str | Path) -> Any:
+def load_tokenizer(name: str | Path, *, revision: str | None = None) -> Any:
     """Tokenizer by hub name or folder; a tokenizer without a padding token pads with EOS (GPT-2)."""
-    tokenizer = _load_or_explain(AutoTokenizer.from_pretrained, str(name))
+    tokenizer = load_or_explain(AutoTokenizer.from_pretrained, name, revision=revision)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_policy_model(name: str | Path, *, device: torch.device) -> Any:
-    """Causal LM by hub name or folder, float32, dropout off."""
-    load = lambda path: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)  # noqa: E731
-    return _no_dropout(_load_or_explain(load, str(name))).to(device)
+def load_policy_model(
+    name: str | Path, *, device: torch.device, revision: str | None = None, weights: str = "float32"
+) -> Any:
+    """Causal LM by hub name or folder, dropout off."""
+    options = weight_options(weights, device)
+    model = no_dropout(load_or_explain(AutoModelForCausalLM.from_pretrained, name, revision=revision, **options))
+    return model if "device_map" in options else model.to(device)
 
 
-def load_reward_sequence_model(name: str | Path, *, device: torch.device) -> Any:
-    """Sequence classifier by hub name or folder, float32, dropout off."""
-    load = lambda path: AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32)  # noqa: E731
-    model = _no_dropout(_load_or_explain(load, str(name)))
+def load_reward_sequence_model(
+    name: str | Path, *, device: torch.device, revision: str | None = None, weights: str = "float32"
+) -> Any:
+    """Sequence classifier by hub name or folder, dropout off."""
+    require(weights in FLOATS, f"models.reward.weights={weights}", " or ".join(FLOATS))
+    options = weight_options(weights, device)
+    load = AutoModelForSequenceClassification.from_pretrained
+    model = no_dropout(load_or_explain(load, name, revision=revision, **options))
     model.config = copy.deepcopy(model.config)  # switching attention kernels writes into a config that others may share
     return model.to(device)
 

@@ -7,12 +7,15 @@ the same distribution (paper note 10). The value head sits on the policy's trunk
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scar.interfaces import PolicyOutput
+from scar.models.precision import adapters_off, computing_in, has_adapters, prepare_recomputing, recomputing
 from scar.types import PromptBatch
 
 
@@ -22,7 +25,11 @@ def positions(mask: Tensor) -> Tensor:
 
 
 class CausalPolicy(nn.Module):
-    """A Hugging Face causal LM with an optional scalar value head and fixed sampling settings."""
+    """A Hugging Face causal LM with an optional scalar value head and fixed sampling settings.
+
+    Forward passes use `compute`; log-probabilities and values are float32. `recompute`: backward passes compute the
+    activations of the layers again instead of keeping them.
+    """
 
     def __init__(
         self,
@@ -34,6 +41,8 @@ class CausalPolicy(nn.Module):
         pad_id: int,
         value_head: nn.Module | None = None,
         value_trunk: nn.Module | None = None,
+        compute: torch.dtype = torch.float32,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -43,13 +52,42 @@ class CausalPolicy(nn.Module):
         self.min_new_tokens = min_new_tokens
         self.eos_id = eos_id
         self.pad_id = pad_id
+        self.compute = compute
+        self.adapted = True
+        self.recompute = recompute
         self.eval()  # dropout stays off in rollout and update alike (paper note 24)
+        if recompute:
+            for trunk in self._trunks():
+                prepare_recomputing(trunk)
 
-    def frozen_copy(self) -> CausalPolicy:
-        """The reference policy: the same weights, no gradient, no value function."""
+    def reference(self) -> CausalPolicy:
+        """The reference policy: the same weights, no value function. It is a frozen copy, or, of a model with adapters, the
+        model itself while they are off (TRL does the same): its weights are frozen anyway."""
         reference = copy.copy(self)
-        reference._modules = {"model": copy.deepcopy(self.model), "value_head": None, "value_trunk": None}
-        return reference.requires_grad_(False)
+        shared = has_adapters(self.model)
+        model = self.model if shared else copy.deepcopy(self.model)
+        reference._modules = {"model": model, "value_head": None, "value_trunk": None}
+        reference.adapted = not shared
+        return reference if shared else reference.requires_grad_(False)
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether this is a reference policy that is another policy without its adapters."""
+        return not self.adapted
+
+    def _trunks(self) -> list[Any]:
+        return [trunk for trunk in (self.model.base_model, self.value_trunk) if trunk is not None]
+
+    @contextmanager
+    def forward_context(self) -> Iterator[None]:
+        """Context of the trunks' forward passes: number type, adapters, what is kept for the backward pass."""
+        with ExitStack() as stack:
+            stack.enter_context(computing_in(self.compute, self.model.device))
+            if not self.adapted:
+                stack.enter_context(adapters_off(self.model))
+            if self.recompute and torch.is_grad_enabled():
+                stack.enter_context(recomputing(*self._trunks()))
+            yield
 
     def sampling_logits(self, logits: Tensor, *, first_step: int) -> Tensor:
         """Logits of the sampling distribution at response steps first_step.. for raw `logits` [B,S,V]."""
@@ -68,16 +106,15 @@ class CausalPolicy(nn.Module):
         mask = torch.cat([prompts.prompt_mask, response_mask], 1)
         # The state before response token t ends at position P + t - 1.
         states = slice(prompts.prompt_ids.shape[1] - 1, -1)
-        hidden = _hidden(self.model.base_model, ids, mask)[:, states]
-        log_softmax = self.sampling_logits(self.model.get_output_embeddings()(hidden), first_step=0).log_softmax(-1)
+        with self.forward_context():
+            hidden = _hidden(self.model.base_model, ids, mask)[:, states]
+            logits = self.model.get_output_embeddings()(hidden)
+            seen = hidden if self.value_trunk is None else _hidden(self.value_trunk, ids, mask)[:, states]
+        log_softmax = self.sampling_logits(logits, first_step=0).log_softmax(-1)
         logprobs = log_softmax.gather(-1, response_ids[..., None]).squeeze(-1)
         # A suppressed EOS has probability 0 and log-probability -inf: it adds nothing to the entropy.
         entropy = -(log_softmax.exp() * log_softmax.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
-        if self.value_head is None:
-            values = torch.zeros_like(logprobs)
-        else:
-            seen = hidden if self.value_trunk is None else _hidden(self.value_trunk, ids, mask)[:, states]
-            values = self.value_head(seen.float()).squeeze(-1)
+        values = torch.zeros_like(logprobs) if self.value_head is None else self.value_head(seen.float()).squeeze(-1)
         # torch.where, not a product: a padded EOS position has log-probability -inf and -inf * 0 is nan.
         zero = torch.zeros((), device=logprobs.device)
         return PolicyOutput(
@@ -102,15 +139,16 @@ class CachedDecoder:
         self._forward(prompts.prompt_ids, positions(prompts.prompt_mask))
 
     def _forward(self, ids: Tensor, position_ids: Tensor) -> None:
-        out = self._policy.model.base_model(
-            input_ids=ids,
-            attention_mask=self._mask.long(),
-            position_ids=position_ids,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+        with self._policy.forward_context():
+            out = self._policy.model.base_model(
+                input_ids=ids,
+                attention_mask=self._mask.long(),
+                position_ids=position_ids,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+            self._logits = self._policy.model.get_output_embeddings()(out.last_hidden_state[:, -1:])
         self._cache = out.past_key_values
-        self._logits = self._policy.model.get_output_embeddings()(out.last_hidden_state[:, -1:])
 
     def next_logits(self) -> Tensor:
         """f32[B,V]: logits of the sampling distribution of the next token."""

@@ -53,7 +53,7 @@ class SequenceRewardModel(nn.Module):
         with torch.no_grad():
             head.weight.copy_(weight if len(weight) == 1 else weight[1:] - weight[:1])
             head.bias.fill_(-self.offset)
-        trunk = copy.deepcopy(self.model.base_model).requires_grad_(True)
+        trunk = copy.deepcopy(self.model.base_model).float().requires_grad_(True)  # whatever it is held in here
         return trunk, head.to(weight.device)
 
     def _chunks(self, ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scar.config import PPOConfig
 from scar.interfaces import Policy
 from scar.ppo.losses import explained_variance, policy_losses, value_losses
-from scar.types import Advantages, PromptBatch, Rollout, UpdateStats
+from scar.types import Advantages, Rollout, UpdateStats
 
 
 class PPOUpdater:
@@ -82,12 +82,7 @@ class PPOUpdater:
     def _losses(self, rollout: Rollout, advantages: Advantages, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The summed loss of `rows` and summed statistics, over real tokens."""
         config, mask = self._config, rollout.response_mask[rows]
-        prompts = PromptBatch(
-            rollout.prompts.prompt_ids[rows],
-            rollout.prompts.prompt_mask[rows],
-            [rollout.prompts.texts[i] for i in rows.tolist()],
-        )
-        new = self._policy.evaluate(prompts, rollout.response_ids[rows], mask)
+        new = self._policy.evaluate(rollout.prompts.select(rows), rollout.response_ids[rows], mask)
         policy, policy_clipped = policy_losses(
             new.logprobs, rollout.logprobs[rows], advantages.advantages[rows], clip_range=config.clip_range
         )

@@ -65,7 +65,8 @@ class PreferenceModels(LocalModels):
     def identity(self, kind: str) -> dict[str, Any]:
         """See LocalModels; policy and reward model rest on the base model."""
         identity = super().identity(kind) | {"lengths": self.settings["lengths"]}
-        return identity | ({"base": self.fingerprint("base")} if kind in ("policy", "reward") else {})
+        rests_on_base = kind in ("policy", "reward") and "base" in self.kinds
+        return identity | ({"base": self.fingerprint("base")} if rests_on_base else {})
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
@@ -84,7 +85,7 @@ class PreferenceModels(LocalModels):
 
     def train(self, kind: str, start: StartProgress) -> None:
         """Train "base", or "policy" or "reward" and, if it is missing, the base model before them."""
-        if kind != "base" and not self.has("base"):
+        if kind != "base" and "base" in self.kinds and not self.has("base"):
             self.train("base", start)
         {"base": self._train_base, "policy": self._train_policy, "reward": self._train_reward}[kind](start)
 
@@ -120,9 +121,20 @@ class PreferenceModels(LocalModels):
         report = self._train_language_model("base", model, sequences, tokenizer, start("language model"))
         self.save("base", [model, tokenizer], report | {"parameters": sum(p.numel() for p in model.parameters())})
 
+    def _base_model(self) -> Any:
+        if self.pretrained is not None:
+            return self.language_model()
+        return loading.load_policy_model(self.folder("base"), device=self.device)
+
+    def _base_scorer(self) -> Any:
+        if self.pretrained is not None:
+            return self.scorer()
+        seed, dropout = stream_seed(self.seed, "reward_init"), self.settings["reward"]["dropout"]
+        return loading.reward_model_on(self.folder("base"), dropout=dropout, seed=seed).to(self.device)
+
     def _train_policy(self, start: StartProgress) -> None:
         tokenizer = self.tokenizer()
-        model = loading.load_policy_model(self.folder("base"), device=self.device)
+        model = self._base_model()
         rows = self.rows("train")
         sequences = self._sequences(rows[rows["sft"]], tokenizer)
         report = self._train_language_model("policy", model, sequences, tokenizer, start("policy (SFT)"))
@@ -170,8 +182,7 @@ class PreferenceModels(LocalModels):
 
     def _train_reward(self, start: StartProgress) -> None:
         settings, tokenizer = self.settings["reward"], self.tokenizer()
-        seed = stream_seed(self.seed, "reward_init")
-        model = loading.reward_model_on(self.folder("base"), dropout=settings["dropout"], seed=seed).to(self.device)
+        model = self._base_scorer()
         rows = self.rows("train")
         prompts, draws = self.reward_prompt_ids(rows, tokenizer), numpy_generator(self.seed, "reward_pairs", 0)
         groups = self._groups(rows, prompts, tokenizer, draws, settings=settings)

@@ -1,4 +1,4 @@
-"""imdb at local scale: a language model of review beginnings, and a sentiment model of prefixes and sentences."""
+"""imdb: a language model of review beginnings, and a sentiment model of prefixes and sentences."""
 
 from __future__ import annotations
 
@@ -48,12 +48,11 @@ class SentimentModels(LocalModels):
         return [ids[:max_tokens] for ids in encoded]
 
     def train_policy(self, start: StartProgress) -> None:
-        """Fine-tune-from-scratch: a language model of the beginnings of train reviews (the paper's SFT policy)."""
+        """A language model of the beginnings of train reviews (the paper's SFT policy)."""
         settings, tokenizer = self.settings["policy"], self.tokenizer()
         rows = self._encode(tokenizer, self._heads("train", origin="imdb")["text"], settings["max_tokens"])
         held_out = self._encode(tokenizer, self._heads("validation", origin="imdb")["text"], settings["max_tokens"])
-        seed = stream_seed(self.seed, "policy_init")
-        model = loading.new_policy_model(tokenizer, settings["architecture"], seed=seed).to(self.device)
+        model = self._new_policy(tokenizer)
         pad_id = tokenizer.pad_token_id
         train_language_model(
             model,
@@ -71,6 +70,18 @@ class SentimentModels(LocalModels):
             "samples": self._samples(model, tokenizer),
         }
         self.save("policy", [model, tokenizer], report)
+
+    def _new_policy(self, tokenizer: Any) -> Any:
+        if self.pretrained is not None:
+            return self.language_model()
+        seed = stream_seed(self.seed, "policy_init")
+        return loading.new_policy_model(tokenizer, self.settings["policy"]["architecture"], seed=seed).to(self.device)
+
+    def _new_scorer(self, tokenizer: Any) -> Any:
+        if self.pretrained is not None:
+            return self.scorer()
+        seed = stream_seed(self.seed, "reward_init")
+        return loading.new_reward_model(tokenizer, self.settings["reward"]["architecture"], seed=seed).to(self.device)
 
     def _samples(self, model: Any, tokenizer: Any) -> list[str]:
         """A few continuations of validation prompts, at the temperature of the task."""
@@ -100,8 +111,7 @@ class SentimentModels(LocalModels):
         max_tokens = settings["augmentation"]["max_tokens"]
         train = self._heads("train", origin=None)
         rows = self._encode(tokenizer, train["text"], max_tokens)
-        seed = stream_seed(self.seed, "reward_init")
-        model = loading.new_reward_model(tokenizer, settings["architecture"], seed=seed).to(self.device)
+        model = self._new_scorer(tokenizer)
         pad_id, space_id = tokenizer.pad_token_id, loading.space_token(tokenizer)
         train_reward_model(
             model,

@@ -1,4 +1,4 @@
-"""The models that a task's local scale trains: their names, their folders, and which are there.
+"""The models that a task's scale trains, from scratch or from a pretrained model: their names, their folders, which are there.
 
 Each is named by a fingerprint of its settings, its data and its seed, so a changed setting makes a new model and an
 unchanged one is never trained twice.
@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 import torch
@@ -27,15 +27,30 @@ from scar.supervised import ProgressCallback
 RECIPE = 1
 """Raised when the training code changes in a way that changes what it produces."""
 
+HELD = ("rows_a_batch", "load", "weights", "labels")
+"""Settings of how a finished model is used; they change nothing that is learned."""
+
 StartProgress = Callable[[str], ProgressCallback]
 """Given a title, returns the callback of one training."""
 
 
+class Pretrained(Protocol):
+    """A pretrained language model (scar/models/pretrained.py)."""
+
+    def identity(self) -> dict[str, Any]:
+        """What a model that starts from it must name in its fingerprint."""
+        ...
+
+    def find(self, cache: loading.ModelCache) -> tuple[str, str | None]:
+        """Name and revision, or folder and None."""
+        ...
+
+
 @dataclass(frozen=True)
 class LocalModels(ABC):
-    """The models of one task. `settings` is `conf/models/local_<task>.yaml` as a plain dictionary; `KINDS` are the models
-    that have a training of their own, in the order in which they are needed. `gold`: the gold reward model, and what it
-    rests on; its kinds have the same names."""
+    """The models of one task. `settings` is `conf/models/local_<task>.yaml` (or `small_`) as a plain dictionary; `KINDS` are
+    the models that have a training of their own, in the order in which they are needed. `gold`: the gold reward model, and
+    what it rests on; its kinds have the same names. `pretrained`: what the models start from, None for random weights."""
 
     KINDS: ClassVar[tuple[str, ...]] = ("policy", "reward")
 
@@ -45,6 +60,12 @@ class LocalModels(ABC):
     model_seed: int
     device: torch.device
     gold: bool = False
+    pretrained: Pretrained | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that are trained: a pretrained model needs no "base" below it."""
+        return self.KINDS if self.pretrained is None else tuple(kind for kind in self.KINDS if kind != "base")
 
     @property
     def seed(self) -> int:
@@ -73,9 +94,9 @@ class LocalModels(ABC):
         """All that decides what the model `kind` (one of `KINDS`, or "tokenizer") becomes."""
         identity = {"recipe": RECIPE, "kind": kind, "task": self.task.name, "data": self.task.source.identity()}
         identity |= {"tokenizer": self.settings["tokenizer"]} | ({"role": "gold"} if self.gold else {})
+        identity |= {} if self.pretrained is None else {"pretrained": self.pretrained.identity()}
         if kind != "tokenizer":
-            # How many rows are scored at once bounds memory and changes nothing that is learned.
-            settings = {key: value for key, value in self.settings[kind].items() if key != "rows_a_batch"}
+            settings = {key: value for key, value in self.settings[kind].items() if key not in HELD}
             identity |= {"settings": settings, "examples": self.settings["examples"]}
             identity |= {"seed": self.seed, "device": self.device.type}
         return identity
@@ -117,8 +138,24 @@ class LocalModels(ABC):
             report = {"trained_on": "validation and test rows", "reported_on": "train rows"} | report
         self.cache.save(self._cache_name(kind), self.fingerprint(kind), parts=parts, report=report)
 
+    def language_model(self) -> Any:
+        """The pretrained language model."""
+        assert self.pretrained is not None
+        name, revision = self.pretrained.find(self.cache)
+        return loading.load_policy_model(name, revision=revision, device=self.device)
+
+    def scorer(self) -> Any:
+        """The pretrained language model with one fresh score in place of its vocabulary."""
+        assert self.pretrained is not None
+        name, revision = self.pretrained.find(self.cache)
+        seed = stream_seed(self.seed, "reward_init")
+        return loading.reward_model_on(name, revision=revision, dropout=0.0, seed=seed).to(self.device)
+
     def tokenizer(self) -> Any:
-        """The tokenizer, trained on `corpus` when it is not cached."""
+        """The pretrained model's tokenizer, or one trained on `corpus` when it is not cached."""
+        if self.pretrained is not None:
+            name, revision = self.pretrained.find(self.cache)
+            return loading.load_tokenizer(name, revision=revision)
         if not self.has("tokenizer"):
             tokenizer = loading.train_tokenizer(self.corpus(), vocab_size=self.settings["tokenizer"]["vocab_size"])
             self.save("tokenizer", [tokenizer], {"vocabulary": len(tokenizer)})

@@ -18,7 +18,7 @@ import pandas as pd
 from scar.interfaces import PromptText
 from scar.tasks.imdb import SPLITS, hash_split
 from scar.tasks.sdist import SdistSource, first_answers, instructions, ranked_pairs
-from scar.tasks.sources import load_split
+from scar.tasks.sources import load_files, load_split
 
 BEFORE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -37,10 +37,11 @@ class HelpfulBase:
 
     path: str
     data_dir: str
+    revision: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What a model trained on this data must name in its fingerprint."""
-        return {"hub": self.path, "data_dir": self.data_dir}
+        return {"hub": self.path, "data_dir": self.data_dir, "revision": self.revision}
 
     def turns(self) -> tuple[pd.DataFrame, dict[str, int]]:
         """Columns turn, split; and how many rows were left out for which reason.
@@ -49,15 +50,61 @@ class HelpfulBase:
         """
         parts = []
         for split in ("train", "test"):
-            frame = load_split(self.path, split, ["chosen"], data_dir=self.data_dir)
+            frame = load_split(self.path, split, ["chosen"], data_dir=self.data_dir, revision=self.revision)
             parts.append(frame.assign(official=split))
         frame = pd.concat(parts, ignore_index=True)
-        single = frame["chosen"].str.count("Human:") == 1
+        single = _single_turn(frame)
         rows = frame[single]
-        turn = rows["chosen"].str.partition(ASSISTANT)[0].str.removeprefix(HUMAN).str.strip()
+        turn = _turn(rows)
         by_hash = turn.map(hash_split).map({"train": "train", "validation": "validation", "test": "train"})
         frame = pd.DataFrame({"turn": turn, "split": by_hash.mask(rows["official"] == "test", "test")})
         return frame, {"several turns": int((~single).sum())}
+
+
+def _single_turn(rows: pd.DataFrame) -> pd.Series:
+    """ABC's filter: the human speaks exactly once."""
+    return rows["chosen"].str.count("Human:") == 1
+
+
+def _turn(rows: pd.DataFrame) -> pd.Series:
+    return rows["chosen"].str.partition(ASSISTANT)[0].str.removeprefix(HUMAN).str.strip()
+
+
+@dataclass(frozen=True)
+class HelpfulFiles:
+    """Human comparisons in the folder `path`, `helpful-base*.jsonl.gz` in the schema of `Anthropic/hh-rlhf`: single turns,
+    split by hash of the request."""
+
+    path: str
+
+    def identity(self) -> dict[str, Any]:
+        """What a model trained on this data must name in its fingerprint."""
+        return {"folder": Path(self.path).name, "rows": len(self._rows)}
+
+    @cached_property
+    def _all(self) -> pd.DataFrame:
+        return load_files(Path(self.path), ("helpful-base*.jsonl.gz",), ["chosen", "rejected"])
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        rows = self._all[_single_turn(self._all)]
+        turn = _turn(rows)
+        sides = {name: " " + rows[name].str.partition(ASSISTANT)[2].str.strip() for name in ("chosen", "rejected")}
+        return pd.DataFrame({"turn": turn, **sides, "split": turn.map(hash_split)})
+
+    def turns(self) -> tuple[pd.DataFrame, dict[str, int]]:
+        """Columns turn, split; and how many rows were left out for which reason."""
+        return self._rows[["turn", "split"]], {"several turns": len(self._all) - len(self._rows)}
+
+    def demonstrations(self, split: str) -> pd.DataFrame:
+        """Columns prompt, response: the answers that people chose."""
+        rows = self.comparisons(split)
+        return rows.rename(columns={"chosen": "response"})[["prompt", "response"]]
+
+    def comparisons(self, split: str) -> pd.DataFrame:
+        """Columns prompt, chosen, rejected."""
+        rows = self._rows[(self._rows["split"] == split) & (self._rows["turn"] != "")]
+        return rows.assign(prompt=rows["turn"].map(prompt_of))[["prompt", "chosen", "rejected"]]
 
 
 @dataclass(frozen=True)

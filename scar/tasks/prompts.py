@@ -23,8 +23,14 @@ def left_pad(rows: Sequence[Sequence[int]], *, pad_id: int) -> tuple[torch.Tenso
     return ids, mask
 
 
+def _opening(tokenizer: Any) -> list[int]:
+    """The BOS that some tokenizers (Llama's) put before every text, or nothing (paper note 42)."""
+    bos = getattr(tokenizer, "bos_token_id", None)
+    return [bos] if bos is not None and tokenizer.encode("x", add_special_tokens=True)[0] == bos else []
+
+
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)
+    return _opening(tokenizer) + tokenizer.encode(text, add_special_tokens=False)
 
 
 class Cut(Protocol):
@@ -77,7 +83,8 @@ class PromptBatches:
         chosen = [self._prompts[i] for i in places]
         rows = self._cut.tokens(chosen, self._tokenizer, generator(self._seed, "prompt_lengths", number))
         ids, mask = left_pad(rows, pad_id=self._tokenizer.pad_token_id)
-        texts = [self._tokenizer.decode(row) for row in rows]
+        start = len(_opening(self._tokenizer))  # no text
+        texts = [self._tokenizer.decode(row[start:]) for row in rows]
         for_reward = [prompt.reward for prompt in chosen if prompt.reward is not None]
         return PromptBatch(ids.to(self._device), mask.to(self._device), texts, for_reward or None)
 
@@ -102,7 +109,10 @@ class FirstTokens:
         """Token ids, of a length drawn for each prompt."""
         lengths = torch.randint(self.min_tokens, self.max_tokens + 1, (len(prompts),), generator=generator).tolist()
         # A token never spans 40 characters here, so the head of the text is enough and much cheaper to encode.
-        return [_encode(tokenizer, prompt.body[: 40 * k])[:k] for prompt, k in zip(prompts, lengths, strict=True)]
+        opening = len(_opening(tokenizer))
+        return [
+            _encode(tokenizer, prompt.body[: 40 * k])[: opening + k] for prompt, k in zip(prompts, lengths, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

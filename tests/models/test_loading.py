@@ -169,8 +169,8 @@ def test_hub_name_offline_is_one_clear_message(load: Callable[[str], Any]) -> No
     with pytest.raises(FileNotFoundError) as caught:
         load("nobody/no-such-model")
     message = str(caught.value)
-    assert message.startswith("nobody/no-such-model is neither a local folder nor in the local cache")
-    assert message.endswith("`hf download nobody/no-such-model`")
+    assert message.startswith("the model nobody/no-such-model is neither a local folder nor in the cache ")
+    assert "`hf download nobody/no-such-model`" in message
     assert "\n" not in message
 
 

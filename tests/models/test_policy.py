@@ -171,9 +171,9 @@ def test_values_are_zero_without_a_value_head() -> None:
     assert (out.logprobs[:, :3] != 0).all()
 
 
-def test_frozen_copy_says_the_same_has_no_gradient_and_no_value_head() -> None:
+def test_reference_says_the_same_has_no_gradient_and_no_value_head() -> None:
     policy = tiny_policy()
-    reference = policy.frozen_copy()
+    reference = policy.reference()
     assert torch.equal(evaluated(reference).logprobs, evaluated(policy).logprobs)
     assert (evaluated(reference).values == 0).all()
     assert not any(p.requires_grad for p in reference.parameters())
@@ -181,9 +181,9 @@ def test_frozen_copy_says_the_same_has_no_gradient_and_no_value_head() -> None:
     assert policy.value_head is not None
 
 
-def test_frozen_copy_stays_when_the_policy_is_trained() -> None:
+def test_reference_stays_when_the_policy_is_trained() -> None:
     policy = tiny_policy()
-    reference = policy.frozen_copy()
+    reference = policy.reference()
     before = evaluated(reference).logprobs
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     ids, mask = right_padded(RESPONSES)

@@ -192,9 +192,9 @@ def test_the_whole_copy_can_be_trained_and_nothing_of_the_reward_model() -> None
     assert not any(module.training for module in policy.modules())  # dropout stays off
 
 
-def test_frozen_copy_has_no_value_function_and_the_policy_keeps_its_own() -> None:
+def test_reference_has_no_value_function_and_the_policy_keeps_its_own() -> None:
     policy = with_value_net(reward_of(sequence_model()))
-    reference = policy.frozen_copy()
+    reference = policy.reference()
     assert reference.value_trunk is None
     assert reference.value_head is None
     ids, mask = right_padded(RESPONSES)

@@ -42,7 +42,7 @@ def reddit_folder(folder: Path, **rows: list[dict[str, Any]]) -> RedditPosts:
     folder.mkdir()
     for split, of_split in rows.items():
         pd.DataFrame(of_split).to_parquet(folder / f"{split}-00000-of-00001.parquet")
-    return RedditPosts(str(folder))
+    return RedditPosts(str(folder), comparisons_path=str(folder))
 
 
 @pytest.fixture
@@ -115,7 +115,8 @@ def test_summaries_come_along_as_they_are(reddit: RedditPosts) -> None:
 
 
 def test_source_names_its_data(reddit: RedditPosts) -> None:
-    assert reddit.identity() == {"hub": reddit.path}
+    posts, pairs = {"hub": reddit.path, "revision": None}, {"comparisons": reddit.path, "comparisons_revision": None}
+    assert reddit.identity() == posts | pairs
     assert TldrTask(reddit).name == "tldr"
 
 

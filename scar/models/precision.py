@@ -1,0 +1,94 @@
+"""How a model is held and computed with: number types, 4-bit weights, LoRA adapters, activations computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from scar.config import LoraSettings
+
+FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def weight_options(weights: str, device: torch.device) -> dict[str, Any]:
+    """What `from_pretrained` is told of the type of the weights: float32, bfloat16, or nf4 (4 bits and double quantisation
+    of linear layers, computed in bfloat16; the rest float32, as TRL's 4-bit preparation has it)."""
+    if weights != "nf4":
+        return {"dtype": FLOATS[weights]}
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    # Quantised layers cannot be moved later, so they are loaded where they stay.
+    return {"dtype": torch.float32, "quantization_config": quantisation, "device_map": {"": str(device)}}
+
+
+def computing_in(dtype: torch.dtype, device: torch.device) -> Any:
+    """Context: forward passes use `dtype`; in float32 nothing is touched."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def add_lora(model: Any, settings: LoraSettings, *, seed: int) -> None:
+    """Freeze `model` and put adapters into the modules that peft takes by default for its architecture, in float32.
+
+    They change nothing until they are trained: A is drawn from `seed`, B is 0. ImportError says what to install.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise ImportError("LoRA needs peft; install it with `python -m pip install 'scar[lora]'`") from error
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none")
+    with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator
+        torch.manual_seed(seed)
+        model.add_adapter(config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def has_adapters(model: Any) -> bool:
+    """Whether `add_lora` was applied."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+@contextmanager
+def adapters_off(model: Any) -> Iterator[None]:
+    """Context: `model` without its adapters."""
+    model.disable_adapters()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
+
+
+@contextmanager
+def recomputing(*trunks: nn.Module) -> Iterator[None]:
+    """Context: layers called inside keep their input alone for the backward pass and are computed again there.
+
+    transformers does that in training mode only, which here would bring nothing else: dropout is 0 (paper note 24).
+    """
+    layers = [m for trunk in trunks for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(
+            f"memory.gradient_checkpointing=true is not there for {type(trunks[0]).__name__}; set it to false"
+        )
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+
+
+def prepare_recomputing(model: Any) -> None:
+    """Let `recomputing` work on the layers of `model`."""
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})

@@ -1,0 +1,147 @@
+"""scale=paper is real code: two PPO updates with every method on hub-shaped data and small random checkpoints of the same
+architectures, in the hub's file formats, through the same loading code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scar import build
+from scar.models.precision import has_adapters
+from scar.run import prepare_model, train_run
+from scar.tracking.records import RunRecord
+from tests.paper_scale.hub import BUILD
+from tests.smoke_scale import composed, silent_progress
+
+METHODS = ("sparse", "uniform", "abc", "scar", "prefix")
+BATCH = {"imdb": (4, 4), "tldr": (4, 2), "hh": (4, 2)}
+"""Episodes an update and rows a microbatch."""
+
+Train = Callable[..., RunRecord]
+
+
+class Hub:
+    """The repositories of one task in a folder, and runs on them."""
+
+    def __init__(self, task: str, root: Path) -> None:
+        self.task, self.root = task, root
+        self.overrides = BUILD[task](root)
+
+    def config(self, *overrides: str) -> Any:
+        batch, micro = BATCH[self.task]
+        sizes = [f"ppo.batch_size={batch}", f"ppo.minibatch_size={batch}", f"ppo.microbatch_size={micro}"]
+        # Nobody has the parser's English models here; untrained models never end a response.
+        parser = ["parser=spacy"] + (["task.scoring.missing_eos_score=null"] if self.task == "tldr" else [])
+        paths = [f"paths.runs={self.root}/runs", f"paths.cache={self.root}/cache", "tracker=jsonl", "device=cpu"]
+        few = ["ppo.updates=2", "evaluation.prompts=4", "evaluation.batch_size=4"]
+        return composed("scale=paper", f"task={self.task}", *self.overrides, *sizes, *parser, *paths, *few, *overrides)
+
+    def train(self, *overrides: str) -> RunRecord:
+        return RunRecord(train_run(self.config(*overrides)))
+
+
+@pytest.fixture(scope="module")
+def hubs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Hub]:
+    found = {task: Hub(task, tmp_path_factory.mktemp(task)) for task in BUILD}
+    for kind in ("policy", "reward"):
+        report = prepare_model(found["tldr"].config(), kind, start_progress=silent_progress)
+        assert report is not None
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("task", list(BUILD))
+def test_two_updates(hubs: dict[str, Hub], task: str, method: str) -> None:
+    record = hubs[task].train(f"shaping={method}")
+    first, second = record.metrics
+    # The reference is the policy, adapters or not, and the first ratio is 1, whatever the number types.
+    assert first["kl/seq_sum_mean"] == pytest.approx(0, abs=1e-5)
+    assert first["ppo/first_ratio_error"] == pytest.approx(0, abs=1e-5)
+    assert second["kl/seq_sum_mean"] != 0  # the update moved the policy away from the reference
+    assert record.manifest["models"]["policy"].keys() >= (
+        {"fingerprint", "report"} if task == "tldr" else {"name", "revision", "commit"}
+    )
+    if method == "scar":
+        assert record.manifest["coalitions"]["backend"] == "fused"
+        assert first["scar/efficiency_err_max"] < 1e-3
+
+
+def test_imdb_credits_tokens_with_owen_values_of_the_papers_estimator(hubs: dict[str, Hub]) -> None:
+    record = hubs["imdb"].train("shaping=scar", "seed=2")
+    assert record.metrics[0]["scar/evals_mean"] > 150  # 16-24 tokens
+
+
+def loaded(hub: Hub, *overrides: str) -> Any:
+    cfg = hub.config(*overrides)
+    return build.load_parts(cfg, torch.device("cpu"))
+
+
+def test_hh_policy_is_four_bits_and_trains_adapters_and_value_head_alone(hubs: dict[str, Hub]) -> None:
+    policy = loaded(hubs["hh"]).policy()
+    assert has_adapters(policy.model)
+    attention = policy.model.model.layers[0].self_attn
+    assert attention.q_proj.base_layer.weight.dtype == torch.uint8
+    assert attention.q_proj.base_layer.quant_state.quant_type == "nf4"
+    trained = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    # 2 layers x (q_proj, v_proj) x (A [32,64], B [64,32]), and the head [1,64] with its bias
+    assert sum(p.numel() for p in trained.values()) == 2 * 2 * 2 * 32 * 64 + 65
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert all("lora" in name or "value_head" in name for name in trained)
+
+
+def test_hh_run_leaves_the_four_bit_weights_alone_and_the_reference_with_them(hubs: dict[str, Hub]) -> None:
+    hub = hubs["hh"]
+    cfg = hub.config("shaping=sparse")
+    run = build.Run(cfg, build.check_settings(cfg), torch.device("cpu"), _NoTracker())
+    policy = run.trainer.updater._policy
+    frozen = {name: p.detach().clone() for name, p in policy.named_parameters() if not p.requires_grad}
+    adapters = {name: p.detach().clone() for name, p in policy.named_parameters() if p.requires_grad}
+    run.trainer.run_update(1)
+    assert all(torch.equal(p, frozen[name]) for name, p in policy.named_parameters() if name in frozen)
+    assert any(not torch.equal(p, adapters[name]) for name, p in policy.named_parameters() if name in adapters)
+
+
+class _NoTracker:
+    def log(self, row: dict[str, Any]) -> None: ...
+
+    def finish(self, status: str) -> None: ...
+
+
+def test_imdb_score_is_the_difference_of_two_logits(hubs: dict[str, Hub]) -> None:
+    model = loaded(hubs["imdb"]).reward_model
+    ids = torch.tensor([[5, 9, 14, 3, 0]])
+    logits = model.model(input_ids=ids[:, :4]).logits[0]  # the position before the padding
+    score = model.score(ids, ids > 0)
+    assert float(score) == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
+
+
+def test_tldr_reward_model_gives_the_train_references_a_mean_of_zero(hubs: dict[str, Hub]) -> None:
+    parts = loaded(hubs["tldr"])
+    assert next(parts.reward_model.model.parameters()).dtype == torch.bfloat16
+    tokenizer, found = parts.tokenizer, []
+    rows = parts._task.source.demonstrations("train")
+    for prompt, response in zip(rows["prompt"], rows["response"], strict=True):
+        text = prompt.before + prompt.body + prompt.after
+        ids = [*tokenizer.encode(text), *tokenizer.encode(response), tokenizer.eos_token_id]
+        tokens = torch.tensor([ids])
+        found.append(float(parts.reward_model.score(tokens, torch.ones_like(tokens, dtype=torch.bool))))
+    assert parts.reward_model.offset != 0
+    assert sum(found) / len(found) == pytest.approx(0, abs=0.02)  # bfloat16 weights
+
+
+def test_hh_score_is_the_raw_logit_behind_the_reward_models_own_prompt(hubs: dict[str, Hub]) -> None:
+    parts = loaded(hubs["hh"], "models.reward.weights=float32")
+    rollout_prompts = parts.prompts("train", 4, 1).batch(0)
+    turn = rollout_prompts.texts[0].split("### Instruction:\n")[1].split("\n\n### Response:")[0]
+    assert rollout_prompts.reward_texts is not None
+    assert rollout_prompts.reward_texts[0] == f"###Human: {turn} ###Assistant: "
+    ids = parts.tokenizer(rollout_prompts.reward_texts[0])["input_ids"]
+    assert ids[0] == parts.tokenizer.bos_token_id
+    tokens = torch.tensor([ids])
+    wanted = parts.reward_model.model(input_ids=tokens).logits[0, 0]
+    score = parts.reward_model.score(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    assert float(score) == pytest.approx(float(wanted), abs=1e-5)
