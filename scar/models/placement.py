@@ -16,9 +16,8 @@ class HostParking:
     def __init__(self, needed: Mapping[str, Sequence[nn.Module]], device: torch.device) -> None:
         self._needed = needed
         self._device = device
-        for modules in needed.values():
-            for module in modules:
-                module.to("cpu")
+        for module in {id(module): module for modules in needed.values() for module in modules}.values():
+            module.to("cpu")
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:

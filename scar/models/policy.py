@@ -79,13 +79,13 @@ class CausalPolicy(nn.Module):
         return [trunk for trunk in (self.model.base_model, self.value_trunk) if trunk is not None]
 
     @contextmanager
-    def forward_context(self) -> Iterator[None]:
-        """Context of the trunks' forward passes: number type, adapters, what is kept for the backward pass."""
+    def forward_context(self, *, recompute: bool = False) -> Iterator[None]:
+        """Context of the trunks' forward passes: number type, adapters, whether activations are kept."""
         with ExitStack() as stack:
             stack.enter_context(computing_in(self.compute, self.model.device))
             if not self.adapted:
                 stack.enter_context(adapters_off(self.model))
-            if self.recompute and torch.is_grad_enabled():
+            if recompute and torch.is_grad_enabled():
                 stack.enter_context(recomputing(*self._trunks()))
             yield
 
@@ -106,7 +106,7 @@ class CausalPolicy(nn.Module):
         mask = torch.cat([prompts.prompt_mask, response_mask], 1)
         # The state before response token t ends at position P + t - 1.
         states = slice(prompts.prompt_ids.shape[1] - 1, -1)
-        with self.forward_context():
+        with self.forward_context(recompute=self.recompute):
             hidden = _hidden(self.model.base_model, ids, mask)[:, states]
             logits = self.model.get_output_embeddings()(hidden)
             seen = hidden if self.value_trunk is None else _hidden(self.value_trunk, ids, mask)[:, states]

@@ -44,7 +44,7 @@ def add_lora(model: Any, settings: LoraSettings, *, seed: int) -> None:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise ImportError("LoRA needs peft; install it with `python -m pip install 'scar[lora]'`") from error
+        raise ImportError("LoRA needs peft; install it with `python -m pip install 'scar[paper]'`") from error
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none")
     with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator
         torch.manual_seed(seed)

@@ -3,8 +3,6 @@ architectures, in the hub's file formats, through the same loading code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,45 +10,10 @@ import torch
 
 from scar import build
 from scar.models.precision import has_adapters
-from scar.run import prepare_model, train_run
-from scar.tracking.records import RunRecord
+from tests.paper_scale.conftest import Hub
 from tests.paper_scale.hub import BUILD
-from tests.smoke_scale import composed, silent_progress
 
-METHODS = ("sparse", "uniform", "abc", "scar", "prefix")
-BATCH = {"imdb": (4, 4), "tldr": (4, 2), "hh": (4, 2)}
-"""Episodes an update and rows a microbatch."""
-
-Train = Callable[..., RunRecord]
-
-
-class Hub:
-    """The repositories of one task in a folder, and runs on them."""
-
-    def __init__(self, task: str, root: Path) -> None:
-        self.task, self.root = task, root
-        self.overrides = BUILD[task](root)
-
-    def config(self, *overrides: str) -> Any:
-        batch, micro = BATCH[self.task]
-        sizes = [f"ppo.batch_size={batch}", f"ppo.minibatch_size={batch}", f"ppo.microbatch_size={micro}"]
-        # Nobody has the parser's English models here; untrained models never end a response.
-        parser = ["parser=spacy"] + (["task.scoring.missing_eos_score=null"] if self.task == "tldr" else [])
-        paths = [f"paths.runs={self.root}/runs", f"paths.cache={self.root}/cache", "tracker=jsonl", "device=cpu"]
-        few = ["ppo.updates=2", "evaluation.prompts=4", "evaluation.batch_size=4"]
-        return composed("scale=paper", f"task={self.task}", *self.overrides, *sizes, *parser, *paths, *few, *overrides)
-
-    def train(self, *overrides: str) -> RunRecord:
-        return RunRecord(train_run(self.config(*overrides)))
-
-
-@pytest.fixture(scope="module")
-def hubs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Hub]:
-    found = {task: Hub(task, tmp_path_factory.mktemp(task)) for task in BUILD}
-    for kind in ("policy", "reward"):
-        report = prepare_model(found["tldr"].config(), kind, start_progress=silent_progress)
-        assert report is not None
-    return found
+METHODS = ("sparse", "uniform", "abc", "scar")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,0 +1,236 @@
+"""How models are held: adapters and 4-bit weights start as the model, recomputed activations give the same gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scar.config import LoadConfig, LoraSettings, MemoryConfig
+from scar.models.loading import load_policy_model
+from scar.models.placement import HostParking
+from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.precision import add_lora, has_adapters
+from scar.models.reward import SequenceRewardModel
+from tests.models.tiny import (
+    ARCHITECTURES,
+    EOS,
+    PAD,
+    PROMPTS,
+    RESPONSES,
+    language_model,
+    left_padded,
+    right_padded,
+    sequence_model,
+)
+
+CPU = torch.device("cpu")
+
+
+def policy_on(model: Any, **options: Any) -> CausalPolicy:
+    head = new_value_head(16, torch.Generator().manual_seed(1))
+    return CausalPolicy(model, temperature=0.7, min_new_tokens=3, eos_id=EOS, pad_id=PAD, value_head=head, **options)
+
+
+def outputs(policy: CausalPolicy) -> Any:
+    ids, mask = right_padded(RESPONSES)
+    return policy.evaluate(left_padded(PROMPTS), ids, mask)
+
+
+def loss(policy: CausalPolicy) -> torch.Tensor:
+    found = outputs(policy)
+    return found.logprobs.sum() + found.values.square().sum()
+
+
+def gradients(policy: CausalPolicy) -> dict[str, torch.Tensor]:
+    policy.zero_grad(set_to_none=True)
+    loss(policy).backward()
+    return {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+
+
+# Adapters.
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fresh_adapters_change_nothing_and_trained_ones_leave_the_reference_alone(architecture: str) -> None:
+    plain = outputs(policy_on(language_model(architecture)))
+    model = language_model(architecture)
+    add_lora(model, LoraSettings(rank=4, alpha=8), seed=3)
+    policy = policy_on(model)
+    reference = policy.reference()
+    assert has_adapters(model)
+    assert torch.equal(outputs(policy).logprobs, plain.logprobs)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.3)
+    assert not torch.allclose(outputs(policy).logprobs, plain.logprobs, atol=1e-2)
+    with torch.no_grad():
+        assert torch.equal(outputs(reference).logprobs, plain.logprobs)
+    assert not torch.allclose(outputs(policy).logprobs, plain.logprobs, atol=1e-2)  # they are on again
+
+
+def test_only_adapters_and_the_head_are_trained_and_the_seed_draws_them() -> None:
+    drawn = []
+    for seed in (3, 3, 4):
+        model = language_model("llama")
+        state = torch.random.get_rng_state()
+        add_lora(model, LoraSettings(rank=4, alpha=8), seed=seed)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        policy = policy_on(model)
+        trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        # 2 layers, q_proj and v_proj, A [4,16] and B [16,4]; the head has 16 weights and a bias
+        assert sum(p.numel() for p in trained.values()) == 2 * 2 * 2 * 64 + 17
+        assert set(gradients(policy)) == set(trained)
+        drawn.append(torch.cat([p.detach().flatten() for name, p in trained.items() if "lora_A" in name]))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_the_scale_of_the_adapters_is_alpha_over_rank() -> None:
+    model = language_model("llama")
+    add_lora(model, LoraSettings(rank=4, alpha=8), seed=3)
+    projection = model.model.layers[0].self_attn.q_proj
+    with torch.no_grad():
+        projection.lora_B["default"].weight.copy_(torch.randn(16, 4, generator=torch.Generator().manual_seed(1)))
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
+    a, b = projection.lora_A["default"].weight, projection.lora_B["default"].weight
+    assert torch.allclose(projection(x), projection.base_layer(x) + 8 / 4 * x @ a.T @ b.T, atol=1e-5)
+
+
+def test_four_bit_weights_are_near_the_models_and_take_an_eighth(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, **sizes))
+    model.save_pretrained(tmp_path)
+    narrow = load_policy_model(tmp_path, device=CPU, weights="nf4")
+    wide = load_policy_model(tmp_path, device=CPU)
+    held = narrow.model.layers[0].mlp.up_proj.weight
+    assert held.numel() * held.element_size() * 8 == wide.model.layers[0].mlp.up_proj.weight.numel() * 4
+    assert narrow.lm_head.weight.dtype == torch.float32
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        near, exact = narrow(ids).logits, wide(ids).logits
+    assert 0 < float((near - exact).norm() / exact.norm()) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": "int8"}, "models.policy.load.weights=int8; allowed: float32 or bfloat16 or nf4"),
+        ({"compute": "float16"}, "models.policy.load.compute=float16; allowed: float32 or bfloat16"),
+        ({"weights": "nf4"}, "weights=nf4 with lora=null; allowed: float32 weights are trained whole, others by lora"),
+        ({"weights": "bfloat16", "lora": {"rank": 1, "alpha": 1}}, "weights=bfloat16 with compute=float32"),
+        ({"lora": {"rank": 0, "alpha": 1}}, "models.policy.load.lora.rank=0; allowed: 1 or more"),
+        ({"lora": {"rank": 2, "alpha": 0}}, "models.policy.load.lora.alpha=0; allowed: 1 or more"),
+        (
+            {"lora": {"rank": 2, "alpha": 2, "dropout": 0.1}},
+            "models.policy.load.lora with dropout; allowed: rank and alpha",
+        ),
+    ],
+)
+def test_wrong_ways_to_hold_a_policy_are_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        LoadConfig(**settings)
+    assert message in str(caught.value)
+
+
+def test_memory_settings_are_switches() -> None:
+    with pytest.raises(ValueError, match=r"memory\.offload=yes; allowed: true or false"):
+        MemoryConfig(gradient_checkpointing=False, offload="yes")  # type: ignore[arg-type]
+
+
+# Number types.
+
+
+def test_bfloat16_passes_give_float32_results_near_the_others() -> None:
+    wide, narrow = (outputs(policy_on(language_model("gpt_neox"), compute=c)) for c in (torch.float32, torch.bfloat16))
+    assert narrow.logprobs.dtype == narrow.values.dtype == narrow.entropy.dtype == torch.float32
+    assert 0 < float((narrow.logprobs - wide.logprobs).abs().max()) < 0.2
+    assert 0 < float((narrow.values - wide.values).abs().max()) < 0.1
+
+
+def test_master_weights_and_gradients_stay_float32_under_bfloat16_passes() -> None:
+    policy = policy_on(language_model("gpt2"), compute=torch.bfloat16)
+    assert {g.dtype for g in gradients(policy).values()} == {torch.float32}
+
+
+def test_a_value_net_of_a_bfloat16_reward_model_is_trained_in_float32() -> None:
+    narrow = SequenceRewardModel(sequence_model("gpt_neox").bfloat16(), space_id=2)
+    trunk, head = narrow.as_value_net()
+    assert {p.dtype for p in [*trunk.parameters(), *head.parameters()]} == {torch.float32}
+
+
+# Recomputed activations.
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_recomputed_activations_give_the_same_gradients(architecture: str) -> None:
+    usual, again = (gradients(policy_on(language_model(architecture), recompute=r)) for r in (False, True))
+    assert usual.keys() == again.keys()
+    assert all(torch.equal(usual[name], again[name]) for name in usual)
+
+
+def test_recomputing_keeps_less_and_leaves_sampling_its_cache() -> None:
+    kept = []
+    for recompute in (False, True):
+        policy = policy_on(language_model("llama"), recompute=recompute)
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):  # type: ignore[func-returns-value]
+            loss(policy)
+        kept.append(sum(saved))
+        decoder = policy.decoder(left_padded(PROMPTS))
+        for token in ([4, 13, 16], [12, 13, 5]):
+            decoder.append(torch.tensor(token))
+        whole = policy.evaluate(left_padded(PROMPTS), *right_padded([[4, 12, 6], [13, 13, 2], [16, 5, 22]]))
+        step = decoder.next_logits().log_softmax(-1)[torch.arange(3), torch.tensor([6, 2, 22])]
+        assert torch.allclose(step, whole.logprobs[:, 2], atol=1e-5)
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_adapters_learn_the_same_with_recomputed_activations() -> None:
+    found = []
+    for recompute in (False, True):
+        model = language_model("llama")
+        add_lora(model, LoraSettings(rank=4, alpha=8), seed=3)
+        found.append(gradients(policy_on(model, recompute=recompute)))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+# Parking.
+
+
+class Where(torch.nn.Linear):
+    """Notes every place that it is moved to; "meta" stands for the device."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.places: list[str] = []
+
+    def to(self, device: Any) -> Any:
+        self.places.append(str(device))
+        return super().to("meta") if str(device) == "meta" else self.to_empty(device=device)
+
+
+def test_models_are_on_the_device_for_their_stages_alone() -> None:
+    reference, scorer = Where(), Where()
+    parking = HostParking({"rollout": [reference], "score": [scorer], "credit": [scorer]}, torch.device("meta"))
+    assert (reference.places, scorer.places) == (["cpu"], ["cpu"])
+    with parking.during("rollout"):
+        assert (reference.places[-1], scorer.places[-1]) == ("meta", "cpu")
+        with parking.during("score"), parking.during("credit"):
+            assert scorer.places[-1] == "meta"
+        assert scorer.places == ["cpu", "meta", "cpu"]  # moved once for both
+    with parking.during("update"):
+        assert (reference.places[-1], scorer.places[-1]) == ("cpu", "cpu")
+
+
+def test_a_failing_stage_parks_its_models_too() -> None:
+    scorer = Where()
+    parking = HostParking({"score": [scorer]}, torch.device("meta"))
+    with pytest.raises(RuntimeError), parking.during("score"):
+        raise RuntimeError
+    assert scorer.places[-1] == "cpu"
