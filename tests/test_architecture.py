@@ -59,14 +59,25 @@ LAYERS = {
         "checkpoint",
         "trainer",
     ),
-    4: ("construct", "parts", "build", "gold", "judging", "recipes", "run", "crediting", "cli", "bench"),
+    4: ("construct", "parts", "build", "gold", "prefetch", "judging", "recipes", "run", "crediting", "cli", "bench"),
 }
 """The first names that fit decide, longest first: "segmentation.units" before "segmentation"."""
 REPORT = "report"
 PURE = {"torch", "numpy"}
 REPORT_MAY_USE = {"types", "tracking.records", "tracking.judgements", "tracking.credit_records", REPORT}
 ONE_MODULE_ONLY = ("wandb", "datasets", "shap", "spacy", "stanza", "peft", "deepspeed", "openai", "vaderSentiment")
-HYDRA_USERS = {"construct", "parts", "build", "gold", "judging", "run", "crediting", "cli", "bench.estimators"}
+HYDRA_USERS = {
+    "construct",
+    "parts",
+    "build",
+    "gold",
+    "prefetch",
+    "judging",
+    "run",
+    "crediting",
+    "cli",
+    "bench.estimators",
+}
 
 
 @dataclass(frozen=True)

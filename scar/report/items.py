@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from scar.report.claims import (
 from scar.report.credit_items import CREDIT_ITEMS, credit_verdicts
 from scar.report.curves import FIGURES
 from scar.report.judged import judged_verdicts
-from scar.report.outputs import Files, curve_files, sweep_files, table1_files, table2_files
+from scar.report.outputs import Files, cost_files, curve_files, sweep_files, table1_files, table2_files
 from scar.report.page import Section, page
 from scar.report.selection import TASKS, Cells, select_cells
 from scar.report.sources import NoRunError, Sources
@@ -38,6 +39,14 @@ class Item:
 
 def _table1(sources: Sources) -> Files:
     return table1_files(sources.cells())
+
+
+def _costs(sources: Sources) -> Files:
+    """Table 1's runs and, where there are any, those of other units."""
+    runs = sources.runs()
+    with suppress(NoRunError):
+        runs += sources.runs(sources.units)
+    return cost_files(runs, scale=sources.scale)
 
 
 def _variants(name: str, sources: Sources) -> Variants:
@@ -76,6 +85,7 @@ ITEMS = {
     "figure3": Item("Figure 3: reward and KL", "make reproduce-fig3", partial(_curves, "figure3")),
     "figure4": Item("Figure 4: reward and device time", "make reproduce-fig4", partial(_curves, "figure4")),
     "figure5": Item("Figure 5: token and span units", "make reproduce-fig5", partial(_curves, "figure5")),
+    "costs": Item("What runs cost", "make reproduce-table1", _costs),
     **{name: Item(title, "make reproduce-fig1", build) for name, (title, build) in CREDIT_ITEMS.items()},
 }
 """Every item by the name of its target, in the order of the page."""

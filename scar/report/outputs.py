@@ -10,6 +10,7 @@ from typing import Any
 
 from scar.report.claims import reward_verdicts, verdicts_markdown
 from scar.report.comparisons import comparisons_csv, comparisons_markdown
+from scar.report.costs import costs_csv, costs_markdown
 from scar.report.curves import FIGURES, curve_numbers
 from scar.report.figures import figure2, figure2_curves
 from scar.report.frontier import frontier_figure
@@ -48,6 +49,15 @@ def curve_files(name: str, found: Variants) -> Files:
     _, _, draw, x_of = FIGURES[name]
     origin = {"records": identities(found.records), "missing": found.missing, "curves": curve_numbers(found, x_of)}
     return image_files(name, draw(found)) | {f"{name}.json": as_json(origin)}
+
+
+def cost_files(records: list[RunRecord], *, scale: str) -> Files:
+    """What runs cost, and a .json with those runs."""
+    return {
+        "costs.md": costs_markdown(records, scale=scale).encode(),
+        "costs.csv": costs_csv(records).encode(),
+        "costs.json": as_json({"records": identities(records)}),
+    }
 
 
 def table2_files(judgements: Sequence[JudgementRecord], *, wanted_seeds: int) -> Files:

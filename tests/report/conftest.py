@@ -13,7 +13,7 @@ import pytest
 from scar.tracking.records import RunRecord
 
 CONFIG: dict[str, Any] = {
-    "ppo": {"kl_coef": 0.2, "updates": 6},
+    "ppo": {"kl_coef": 0.2, "updates": 6, "batch_size": 4},
     "models": {"policy": "tiny"},
     "task": {"name": "imdb", "alpha": 0.8, "generation": {"temperature": 0.7}},
     "evaluation": {"prompts": 512, "seed": 7},

@@ -1,0 +1,52 @@
+"""What a config needs from the hub, fetched into the local cache, so that a machine without a network can run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from scar.build import source_name
+
+UNUSED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx/*", "*.tflite", "coreml/*", "rust_model*")
+"""Copies of the weights in formats that nothing here reads."""
+
+
+@dataclass(frozen=True, order=True)
+class Repository:
+    """A model or data set (`kind`) of the hub, at a commit or (None) the newest; of `folder` within it, None for all."""
+
+    kind: str
+    name: str
+    revision: str | None = None
+    folder: str | None = None
+
+
+def repositories(cfg: DictConfig) -> Iterator[Repository]:
+    """All that this config loads from the hub; what is a folder on this machine is left out."""
+    models = cfg.models
+    nodes = [models.policy, models.reward] if models.source == "hub" else [models.get("pretrained")]
+    found = [Repository("model", n.name, n.revision) for n in nodes if n is not None and "name" in n]
+    if source_name(cfg) == "hub":
+        hub = cfg.task.sources.hub
+        found.append(Repository("dataset", hub.path, hub.get("revision"), hub.get("data_dir")))
+        if "comparisons_path" in hub:
+            found.append(Repository("dataset", hub.comparisons_path, hub.comparisons_revision))
+    return (one for one in found if not Path(one.name).exists())
+
+
+def fetch(wanted: Repository, download: Callable[..., str]) -> str:
+    """Fetch one repository with `download` (`huggingface_hub.snapshot_download`); returns the folder in the cache.
+
+    FileNotFoundError where the hub cannot be reached or refuses.
+    """
+    options: dict[str, Any] = {"repo_type": wanted.kind, "revision": wanted.revision, "ignore_patterns": list(UNUSED)}
+    if wanted.folder is not None:
+        options["allow_patterns"] = [f"{wanted.folder}/*"]
+    try:
+        return download(wanted.name, **options)
+    except OSError as error:  # no network, no such name, no access
+        raise FileNotFoundError(f"the {wanted.kind} {wanted.name} cannot be fetched: {error}") from error
