@@ -316,6 +316,42 @@ def test_paper_scale_uses_the_papers_models_data_units_and_estimator() -> None:
     assert cfg.estimator._target_.endswith("OwenEstimator")
 
 
+def test_paper_scale_has_the_values_of_tables_4_and_5() -> None:
+    tldr, hh = (composed("scale=paper", f"task={task}") for task in ("tldr", "hh"))
+    sizes = ("batch_size", "minibatch_size", "microbatch_size", "learning_rate", "kl_coef")
+    assert [tldr.ppo[name] for name in sizes] == [64, 64, 16, 3e-6, 0.05]
+    assert [hh.ppo[name] for name in sizes] == [16, 16, 2, 1.41e-5, 0.2]
+    assert (tldr.shaping.alpha, hh.shaping.alpha) == (1.0, 0.8)
+    assert (tldr.ppo.updates, tldr.ppo.kl_control, tldr.ppo.value_net) == (1000, "fixed", "separate")
+    assert (tldr.task.generation.temperature, tldr.task.generation.max_new_tokens) == (0.7, 53)
+    assert (hh.task.generation.temperature, hh.task.generation.max_new_tokens, hh.task.generation.min_new_tokens) == (1.0, 256, 8)
+    assert (tldr.segmentation.name, hh.segmentation.name) == ("span", "sentence")
+    assert tldr.task.scoring.missing_eos_score == -1
+
+
+def test_paper_scale_trains_tldrs_models_by_the_papers_recipe() -> None:
+    models = composed("scale=paper", "task=tldr").models
+    policy, reward = models.policy, models.reward
+    assert (models.pretrained.name, models.source) == ("EleutherAI/pythia-1b-deduped", "tuned")
+    assert (policy.training.steps, policy.training.batch_size) == (2000, 64)  # paper 4.1
+    assert reward.pairs == 92_832  # paper 4.1
+    for training in (policy.training, reward.training):  # N+
+        config = TrainingConfig(**training)
+        assert (config.learning_rate, config.adam_eps, config.warmup, config.max_grad_norm) == (3e-6, 1e-5, 0.0, None)
+    assert TrainingConfig(**policy.training).total_steps(116_722) == 2000
+    assert TrainingConfig(**reward.training).total_steps(92_832) == 1450
+    assert (policy.lengths.response_tokens, reward.lengths.response_tokens) == (53, 169)
+
+
+def test_paper_scale_holds_hhs_policy_in_four_bits_with_adapters() -> None:
+    models = composed("scale=paper", "task=hh").models
+    assert dict(models.policy.load) == {"weights": "nf4", "compute": "bfloat16", "lora": {"rank": 32, "alpha": 32}}
+    assert (models.policy.name, models.reward.name) == (
+        "VMware/open-llama-7b-open-instruct",
+        "weqweasdas/hh_rlhf_rm_open_llama_3b",
+    )
+
+
 @pytest.mark.parametrize(("shaping", "alpha"), [("sparse", 0.0), ("uniform", 1.0), ("abc", 0.8), ("scar", 0.8)])
 def test_dense_share_of_each_method(shaping: str, alpha: float) -> None:
     assert composed(f"shaping={shaping}").shaping.alpha == alpha

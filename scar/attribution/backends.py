@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "fused", "generic", "plain")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """Largest allowed |difference| / (1 + |score|) to whole sequences, by the type in which the reward model is held; measured:
-below 1e-5 in float32, below 0.01 in bfloat16. A wrong way to score is wrong by about 1."""
+below 1e-5 in float32, below 0.1 in bfloat16 (random models). A wrong way to score is wrong by about 1."""
 
 
 class SequenceScorer(Protocol):

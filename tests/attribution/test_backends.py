@@ -53,6 +53,23 @@ def test_auto_takes_the_fused_scorer_for_a_known_architecture(
     assert warnings_of(caplog) == []
 
 
+@pytest.mark.parametrize("architecture", KNOWN)
+def test_a_reward_model_held_in_bfloat16_is_scored_in_it_by_the_fused_scorer(
+    architecture: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reward = copy.deepcopy(tiny.shared_reward_model(architecture))
+    reward.model.to(torch.bfloat16)
+    scorer, report = make(reward)
+    check_choice((scorer, report), "fused")
+    assert warnings_of(caplog) == []
+    assert report.dtype == "bfloat16"
+    assert 0 < report.largest_difference < 0.15
+    batch = mixed_batch()
+    whole = PlainScorer(reward, device=CPU).score(batch)
+    check_scores(scorer.score(batch), whole, tolerance=TOLERANCES["bfloat16"])
+    assert make(reward, dtype="bfloat16")[0]._trunk.model is reward.model.base_model  # no second copy
+
+
 def test_auto_takes_the_generic_scorer_for_another_causal_model(caplog: pytest.LogCaptureFixture) -> None:
     reward = tiny.shared_reward_model("opt")
     made = make(reward)
