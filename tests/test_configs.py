@@ -324,7 +324,11 @@ def test_paper_scale_has_the_values_of_tables_4_and_5() -> None:
     assert (tldr.shaping.alpha, hh.shaping.alpha) == (1.0, 0.8)
     assert (tldr.ppo.updates, tldr.ppo.kl_control, tldr.ppo.value_net) == (1000, "fixed", "separate")
     assert (tldr.task.generation.temperature, tldr.task.generation.max_new_tokens) == (0.7, 53)
-    assert (hh.task.generation.temperature, hh.task.generation.max_new_tokens, hh.task.generation.min_new_tokens) == (1.0, 256, 8)
+    assert (hh.task.generation.temperature, hh.task.generation.max_new_tokens, hh.task.generation.min_new_tokens) == (
+        1.0,
+        256,
+        8,
+    )
     assert (tldr.segmentation.name, hh.segmentation.name) == ("span", "sentence")
     assert tldr.task.scoring.missing_eos_score == -1
 

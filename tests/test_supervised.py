@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scar.supervised import (
     RewardAugmentation,
     TrainingConfig,
+    _backward,
     accuracy,
     pad_right,
     perplexity,
@@ -266,3 +267,71 @@ def test_accuracy_reads_the_last_real_token_by_hand() -> None:
     labels = [1, 0, 1, 0, 0]  # right, right, right, wrong, right (a logit of 0 is not positive)
     for batch_size in (1, 2, 256):
         assert accuracy(LastTokenModel(), rows, labels, pad_id=99, batch_size=batch_size) == pytest.approx(4 / 5)
+
+
+# Microbatches, steps, warm-up, number types.
+
+
+def after(rows: list[list[int]], *, compute: str = "float32") -> Tensor:
+    model = language_model("gpt_neox")
+    settings: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-3, "weight_decay": 0.0, "max_grad_norm": 1.0}
+    config = TrainingConfig(compute=compute, **settings)
+    train_language_model(model, rows, config=config, pad_id=PAD, generator=stream(), progress=quiet)
+    return weights_of(model)
+
+
+def gradients_of_a_batch(size: int | None) -> Tensor:
+    """Of the mean squared distance of 8 numbers to a parameter, `size` at a time."""
+    numbers, weight = torch.arange(8.0), torch.zeros((), requires_grad=True)
+    settings: dict[str, Any] = {"batch_size": 8, "learning_rate": 1.0, "weight_decay": 0.0, "max_grad_norm": None}
+    config = TrainingConfig(microbatch_size=size, **settings)
+    loss = _backward(lambda rows: (weight - numbers[rows]).square().mean(), list(range(8)), config, "cpu")
+    assert loss == pytest.approx(140 / 8)  # the mean of 0, 1, 4, ..., 49
+    assert weight.grad is not None
+    return weight.grad
+
+
+@pytest.mark.parametrize("size", [None, 1, 3, 8])
+def test_microbatches_add_up_to_the_mean_over_the_batch(size: int | None) -> None:
+    assert float(gradients_of_a_batch(size)) == pytest.approx(-2 * 28 / 8)  # -2 x the mean of 0..7
+
+
+def test_steps_end_a_training_within_its_passes_and_decay_over_them() -> None:
+    rates: list[float] = []
+    model = language_model()
+    settings: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-3, "weight_decay": 0.0, "max_grad_norm": None}
+    config = TrainingConfig(epochs=2, steps=6, warmup=0.0, **settings)
+    seen: list[tuple[int, int]] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: Any, *args: Any, **options: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", spy)
+        train_language_model(
+            model, PATTERN, config=config, pad_id=PAD, generator=stream(), progress=lambda d, t, _: seen.append((d, t))
+        )
+    assert seen == [(n, 6) for n in range(1, 7)]  # 32 rows are 4 batches: the second pass ends after two
+    assert rates == pytest.approx([1e-3 * (0.5 + 0.5 * math.cos(math.pi * n / 6)) for n in range(6)])
+
+
+def test_bfloat16_passes_train_float32_weights_nearly_alike() -> None:
+    wide, narrow = after(PATTERN), after(PATTERN, compute="bfloat16")
+    assert narrow.dtype == torch.float32
+    assert 0 < float((wide - narrow).abs().max()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"steps": 0}, "training.steps=0; allowed: null or a number above 0"),
+        ({"microbatch_size": -1}, "training.microbatch_size=-1; allowed: null or a number above 0"),
+        ({"warmup": 1.0}, "training.warmup=1.0; allowed: a number from 0 to below 1"),
+        ({"compute": "float16"}, "training.compute=float16; allowed: float32 or bfloat16"),
+    ],
+)
+def test_wrong_settings_are_one_line(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(batch_size=8, learning_rate=1e-3, weight_decay=0.0, max_grad_norm=1.0, **setting)
