@@ -59,7 +59,20 @@ LAYERS = {
         "checkpoint",
         "trainer",
     ),
-    4: ("construct", "parts", "build", "gold", "prefetch", "judging", "recipes", "run", "crediting", "cli", "bench"),
+    4: (
+        "construct",
+        "parts",
+        "build",
+        "gold",
+        "prefetch",
+        "judging",
+        "recipes",
+        "run",
+        "crediting",
+        "cli",
+        "bench",
+        "planning",
+    ),
 }
 """The first names that fit decide, longest first: "segmentation.units" before "segmentation"."""
 REPORT = "report"
@@ -77,6 +90,7 @@ HYDRA_USERS = {
     "crediting",
     "cli",
     "bench.estimators",
+    "planning.check",
 }
 
 

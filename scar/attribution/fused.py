@@ -125,7 +125,7 @@ class FusedScorer:
         for part in chunks(costs, first_costs, self._chunk_bytes, usual=self._usual_bytes):
             found[part] = self._score_trie(
                 build_trie(rows, part, cuts, prompt_ids, with_prompts=prompts is None), prompts
-            )
+            ).numpy()
         unsorted = np.empty(len(found))
         unsorted[rows.order] = found
         return np.split(unsorted, np.cumsum([len(one.ids) for one in group])[:-1])
@@ -136,14 +136,14 @@ class FusedScorer:
         keys_values = 2 * context * trunk.heads * trunk.head_dim * self._element_bytes
         return tokens * self._token_bytes + SLACK * keys_values
 
-    def _score_trie(self, trie: Trie, prompts: SharedPrompts | None) -> np.ndarray:
+    def _score_trie(self, trie: Trie, prompts: SharedPrompts | None) -> Tensor:
         """f64[R]: the score of every row of a trie."""
         trunk, last = self._trunk, self._trunk.layers - 1
         scores = torch.empty(len(trie.owner), dtype=torch.float64)
         if prompts is not None:  # of rows without a token
             scores = prompts.scores[torch.from_numpy(trie.owner)]
         if not trie.stages:
-            return scores.numpy()
+            return scores
         dtype = next(trunk.model.parameters()).dtype
         layout = lay_out(trie, device=self._device, dtype=dtype)
         x = trunk.embed(layout.ids, layout.positions)
@@ -153,4 +153,4 @@ class FusedScorer:
         tokens, rows = (torch.cat([getattr(reads, name) for reads in layout.reads]) for name in ("token", "row"))
         hidden = trunk.close(trunk.finish(last, x[tokens], attended))
         scores[rows.cpu()] = self._read(hidden).double().cpu()
-        return scores.numpy()
+        return scores

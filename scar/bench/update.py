@@ -94,7 +94,7 @@ def _trainer(responses: int, size: str) -> Trainer:
         pad_id=PAD_ID,
         value_head=new_value_head(model.config.hidden_size, torch.Generator().manual_seed(0)),
     )
-    config = _ppo(responses)
+    config = ppo_config(responses)
     estimator = OwenEstimator(max_coalitions=NO_LIMIT)
     return Trainer(
         config=config,
@@ -113,14 +113,14 @@ def _trainer(responses: int, size: str) -> Trainer:
     )
 
 
-def _ppo(responses: int) -> PPOConfig:
-    """Table 4's settings where they matter for time: 4 epochs, one optimizer step each."""
+def ppo_config(responses: int, *, ppo_epochs: int = 4) -> PPOConfig:
+    """Table 4's settings where they matter for time: one optimizer step an epoch."""
     return PPOConfig(
         updates=2,
         batch_size=responses,
         minibatch_size=responses,
         microbatch_size=responses,
-        ppo_epochs=4,
+        ppo_epochs=ppo_epochs,
         learning_rate=3e-6,
         learning_rate_schedule="constant",
         adam_eps=1e-5,

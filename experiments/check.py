@@ -1,0 +1,34 @@
+"""What every run of a scale will take, without GPU or download: `python experiments/check.py scale=paper task=tldr gpu=h100-80gb`.
+
+Settings: scale, task, shaping, seed (lists), gpu (a100-80gb, h100-80gb), and any of conf/ for every run. Exit status 1 if
+something does not fit.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from scar.cli import run_script, training_bar
+from scar.planning.check import check
+from scar.planning.tables import render
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def main() -> None:
+    """Print the tables."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(__doc__ or "")
+        return
+    torch.set_num_threads(1)
+    try:
+        report = check(sys.argv[1:], conf=CONF, advance=training_bar("check"))
+    except ImportError as error:  # of peft, which says how to install it
+        raise ValueError(str(error)) from error
+    sys.stdout.write(render(report))
+    sys.exit(0 if report.all_fit else 1)
+
+
+if __name__ == "__main__":
+    run_script(main)

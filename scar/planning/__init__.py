@@ -1,0 +1,1 @@
+"""What every run of a config will take, before anything is downloaded: parameters, memory, FLOPs, device-hours."""

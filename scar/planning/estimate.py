@@ -1,0 +1,196 @@
+"""What one run takes: memory by part, and FLOPs and seconds by stage, traced from the code that the run would execute."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+from scar.models.precision import FLOATS
+from scar.planning.credit import Players, credit_cost
+from scar.planning.devices import Device
+from scar.planning.models import Held, Models, count, fake_models, held_bytes
+from scar.planning.runs import Run
+from scar.planning.shapes import policy_shape, reward_shape
+from scar.planning.stages import evaluation_cost, generation_cost, reading_cost, update_costs
+from scar.planning.tracing import Cost, fake_tensors
+
+ADAM_NUMBERS = 2
+"""Running means of gradients and of their squares."""
+ON_DEVICE = {"reference": ("generate", "logprobs", "evaluation"), "reward": ("score", "credit", "evaluation")}
+BROUGHT = {"reference": ("generate",), "reward": ("score", "credit")}
+"""With memory.offload: the stages of an update in which a model is on the device, and before which it is brought there
+(scar/parts.py)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of an update: what it costs in all, its seconds, and the bytes that it holds by part."""
+
+    name: str
+    cost: Cost
+    seconds: float
+    held: dict[str, float]
+
+    @property
+    def peak_bytes(self) -> float:
+        """The most it holds."""
+        return sum(self.held.values())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes. `parameters` of each model, `trained` of them; `coalitions` scored for a response; `stages` of an
+    update, in order, and that of the evaluation, which counts for memory only."""
+
+    run: Run
+    parameters: dict[str, int]
+    trained: int
+    coalitions: float
+    stages: list[Stage]
+    evaluation: Stage
+
+    @property
+    def largest(self) -> Stage:
+        """The stage that holds most."""
+        return max((*self.stages, self.evaluation), key=lambda stage: stage.peak_bytes)
+
+    @property
+    def update_seconds(self) -> float:
+        """Of one update."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def hours(self) -> float:
+        """Of training, as records count device-hours (paper note 17)."""
+        return self.update_seconds * self.run.ppo.updates / 3600
+
+    def tflop(self, *names: str) -> float:
+        """10^12 FLOPs of an update in the stages `names`, or in all."""
+        return sum(stage.cost.flops for stage in self.stages if not names or stage.name in names) / 1e12
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all methods of a task have in common."""
+
+    models: Models
+    costs: dict[str, Cost]
+
+
+class Planner:
+    """Estimates runs on a device; what runs have in common is traced once."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._shared: dict[str, _Shared] = {}
+
+    def estimate(self, run: Run) -> Estimate:
+        """What `run` takes."""
+        with fake_tensors():
+            shared = self._share(run)
+            credit, coalitions = self._credit(run, shared.models)
+        costs = shared.costs | {"credit": credit}
+        weights = _weights(run, shared.models)
+        trained = [p for p in shared.models.policy.parameters() if p.requires_grad]
+        trained_bytes = sum(p.numel() * p.itemsize for p in trained)
+        stages = {name: self._stage(run, name, cost, weights, trained_bytes) for name, cost in costs.items()}
+        order = ("generate", "logprobs", "score", "credit", "update", "optimizer")
+        parameters = {
+            "policy": count(shared.models.policy.model.parameters()),
+            "reward": count(shared.models.reward_model.parameters()),
+        }
+        return Estimate(
+            run, parameters, count(trained), coalitions, [stages[name] for name in order], stages["evaluation"]
+        )
+
+    def _share(self, run: Run) -> _Shared:
+        settings = [run.models, asdict(run.load), asdict(run.ppo), asdict(run.memory), run.longest, run.evaluation_rows]
+        key = json.dumps(settings, sort_keys=True, default=str)
+        if key not in self._shared:
+            models = _models(run)
+            self._shared[key] = _Shared(models, _shared_costs(run, models))
+        return self._shared[key]
+
+    def _credit(self, run: Run, models: Models) -> tuple[Cost, float]:
+        rows, length = run.ppo.batch_size, sum(run.longest)
+        if run.coalitions is not None:
+            players = Players(rows, *run.usual, run.unit_count)
+            memory_bytes = run.coalitions.memory_mib * 2**20
+            found = credit_cost(
+                models.reward_model,
+                run.coalitions.estimator,
+                players,
+                memory_bytes=memory_bytes,
+                gpu=True,
+                fill=run.coalitions.fill,
+            )
+            return replace(found.cost, peak_bytes=memory_bytes if found.coalitions else 0), found.coalitions
+        read = models.reward_model.last_layer_attention if run.method == "abc" else models.reward_model.score_prefixes
+        return (reading_cost(read, rows=rows, length=length) if "reward_model" in run.needs else Cost()), 0.0
+
+    def _stage(self, run: Run, name: str, cost: Cost, weights: dict[str, float], trained_bytes: float) -> Stage:
+        offload = run.memory.offload
+        absent = [model for model, stages in ON_DEVICE.items() if offload and name not in stages]
+        brought = [model for model, stages in BROUGHT.items() if offload and name in stages]
+        learning = name in ("update", "optimizer")
+        # The gradients of a minibatch of one pass are made within it, so its peak has them already.
+        made = trained_bytes if name == "update" and run.ppo.minibatch_size == run.ppo.microbatch_size else 0.0
+        held = weights | dict.fromkeys(absent, 0.0) | {"optimizer": ADAM_NUMBERS * trained_bytes}
+        held |= {"gradients": trained_bytes if learning else 0.0, "activations": max(cost.peak_bytes - made, 0.0)}
+        moving = 2 * self.device.transfer_seconds(sum(weights[model] for model in brought))
+        return Stage(name, cost, self.device.seconds(cost) + moving, held)
+
+
+def _models(run: Run) -> Models:
+    reward = run.models["reward"]
+    held = Held(
+        run.load,
+        run.ppo.value_net,
+        run.memory.gradient_checkpointing,
+        reward.get("weights", "float32"),
+        reward["rows_a_batch"],
+    )
+    return fake_models(policy_shape(run.models), reward_shape(run.models), held)
+
+
+def _weights(run: Run, models: Models) -> dict[str, float]:
+    """Bytes of the models that wait on the device."""
+    policy, trunk = models.policy, models.reward_model.model.base_model
+    reward = held_bytes(models.reward_model)
+    if run.coalitions is not None:
+        asked = FLOATS[run.coalitions.dtype].itemsize
+        if asked < next(trunk.parameters()).itemsize:  # coalitions are scored by a narrower copy
+            reward += count(trunk.parameters()) * asked
+    return {
+        "policy": held_bytes(policy.model),
+        "value": held_bytes(policy.value_trunk, policy.value_head),
+        "reference": 0.0 if models.reference.shares_weights else held_bytes(models.reference),
+        "reward": reward,
+    }
+
+
+def _shared_costs(run: Run, models: Models) -> dict[str, Cost]:
+    """Of the stages that no method changes. Batches are padded to their longest row, which is taken to be the longest
+    allowed."""
+    (prompt, response), ppo = run.longest, run.ppo
+    lengths = {"prompt": prompt, "response": response}
+    generation = generation_cost(models.policy, rows=ppo.batch_size, **lengths)
+    old, reference = (
+        evaluation_cost(policy, rows=ppo.batch_size, rows_a_pass=ppo.microbatch_size, **lengths)
+        for policy in (models.policy, models.reference)
+    )
+    score = partial(reading_cost, models.reward_model.score, length=prompt + response)
+    update, optimizer = update_costs(models.policy, ppo, **lengths)
+    larger = run.evaluation_rows / ppo.batch_size  # keys and values, logits and activations all grow with the rows
+    judged = generation.times(larger), score(rows=min(run.evaluation_rows, models.reward_model.rows_a_batch))
+    return {
+        "generate": generation,
+        "logprobs": old + reference,
+        "score": score(rows=ppo.batch_size),
+        "update": update,
+        "optimizer": optimizer,
+        "evaluation": replace(
+            judged[0], peak_bytes=max(generation.peak_bytes * larger, judged[1].peak_bytes, old.peak_bytes)
+        ),
+    }
