@@ -92,3 +92,31 @@ def test_the_reason_is_the_innermost_cause() -> None:
     outer.__cause__ = errors.LocalEntryNotFoundError("not there")
     assert "(LocalEntryNotFoundError)" in not_on_hub("data set", "a/b", None, outer)
     assert "`hf download --repo-type dataset a/b`" in not_on_hub("data set", "a/b", None, outer)
+
+
+def test_the_revisions_of_the_config_reach_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def model(name: str, **options: object) -> None:
+        asked.append((name, options.get("revision")))
+        raise OSError("no hub here")
+
+    def data(name: str, **options: object) -> None:
+        asked.append((f"{name} {options['split']}", options.get("revision")))
+        raise OSError("no hub here")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", model)
+    monkeypatch.setattr("datasets.load_dataset", data)
+    for task in ("imdb", "hh"):
+        with pytest.raises(FileNotFoundError):
+            build.build_task(composed("scale=paper", f"task={task}")).prompts("test")
+    with pytest.raises(FileNotFoundError):
+        prepare_model(composed("scale=paper", "task=tldr"), "policy", start_progress=silent_progress)
+    with pytest.raises(FileNotFoundError):
+        build.load_parts(composed("scale=paper", "models.policy.revision=abc"), CPU)
+    assert asked == [
+        ("stanfordnlp/imdb train", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"),
+        ("Anthropic/hh-rlhf train", "09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa"),
+        ("EleutherAI/pythia-1b-deduped", "7199d8fc61a6d565cd1f3c62bf11525b563e13b2"),
+        ("lvwerra/gpt2-imdb", "abc"),
+    ]
