@@ -95,7 +95,7 @@ def compare(name: str, shape: Any) -> list[Row]:
         predicted = predict(fake_models(shape, shape, held))
     processor = calibrate(shape.hidden_size)
     rows = []
-    for stage, work in real_work(shape).items():
+    for stage, work in real_work(shape, rows=ROWS, prompt=PROMPT, response=RESPONSE).items():
         cost = predicted[stage]
         seconds, mib = measure(work)
         told, held_mib = processor.seconds(cost), cost.peak_bytes / 2**20
@@ -126,7 +126,7 @@ def predict(models: Models) -> dict[str, Cost]:
     }
 
 
-def real_work(shape: Any) -> dict[str, Callable[[], Any]]:
+def real_work(shape: Any, *, rows: int, prompt: int, response: int) -> dict[str, Callable[[], Any]]:
     """The same stages on random models of real numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -134,29 +134,30 @@ def real_work(shape: Any) -> dict[str, Callable[[], Any]]:
         classifier = AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32)
     head = new_value_head(shape.hidden_size, torch.Generator().manual_seed(0))
     policy = CausalPolicy(model, **SAMPLING, value_head=head)
-    reward_model = SequenceRewardModel(classifier, space_id=SPACE_ID, rows_a_batch=ROWS)
-    prompts, text = stages.made_up_prompts(ROWS, PROMPT), stages.made_up_text(ROWS, RESPONSE)
-    whole = stages.made_up_text(ROWS, PROMPT + RESPONSE)
+    reward_model = SequenceRewardModel(classifier, space_id=SPACE_ID, rows_a_batch=rows)
+    prompts, text = stages.made_up_prompts(rows, prompt), stages.made_up_text(rows, response)
+    whole = stages.made_up_text(rows, prompt + response)
 
     def update() -> None:
-        stages.microbatch(policy, ppo_config(ROWS, ppo_epochs=1), prompts, text)
+        stages.microbatch(policy, ppo_config(rows), prompts, text)
         policy.zero_grad(set_to_none=True)
 
     return {
-        "generate": torch.no_grad()(lambda: stages.generate(policy, prompts, RESPONSE)),
+        "generate": torch.no_grad()(lambda: stages.generate(policy, prompts, response)),
         "logprobs": torch.no_grad()(lambda: policy.evaluate(prompts, *text)),
         "score": partial(reward_model.score, *whole),
-        "credit": _credit_work(reward_model),
+        "credit": real_credit(reward_model, Players(rows, prompt, response, UNITS), memory_mib=MEMORY_MIB),
         "update": update,
     }
 
 
-def _credit_work(reward_model: SequenceRewardModel) -> Callable[[], Any]:
-    rollout = random_rollout(Workload("", "", PROMPT, RESPONSE, UNITS, ROWS))
+def real_credit(reward_model: SequenceRewardModel, players: Players, *, memory_mib: int) -> Callable[[], Any]:
+    """The credit of random responses, by the fused scorer."""
+    rollout = random_rollout(Workload("", "", players.prompt, players.response, players.units, players.batch))
     scorer, _ = make_scorer(
-        reward_model, backend="fused", dtype="float32", memory_mib=MEMORY_MIB, device=torch.device("cpu")
+        reward_model, backend="fused", dtype="float32", memory_mib=memory_mib, device=torch.device("cpu")
     )
-    game = TextGame(scorer, fill="space").batch(score(reward_model, rollout), random_units(rollout, UNITS))
+    game = TextGame(scorer, fill="space").batch(score(reward_model, rollout), random_units(rollout, players.units))
     return lambda: OwenEstimator(NO_LIMIT).estimate(game, np.random.default_rng(0))
 
 

@@ -27,7 +27,7 @@ PAPER_HOURS = {"span": 7, "token": 48}
 """tldr, 1,000 updates on one A100 80 GB (paper B.1)."""
 ERROR = (
     "Beside small models measured on a CPU (`make bench BENCH=planning`) memory is 0 to 6 % too high; time, with rates measured "
-    "there, is 0.4 to 1.0 of what it was. No GPU has been measured: the shares below are assumptions."
+    "there, is 0.4 to 1.6 times what it was. No GPU has been measured: the shares below are assumptions."
 )
 
 
@@ -178,7 +178,8 @@ def _problem(planned: Planned, device: Device) -> str:
     peak = advice.estimate.largest.peak_bytes
     fits = peak <= device.usable_bytes
     settings = " ".join(f"{key}={value}" for key, value in advice.settings.items()) or "no setting that helps"
-    then = f"then {peak / GB:.1f} GB" if fits else f"then still {peak / GB:.1f} GB: a smaller model or a larger GPU"
+    size = f"{_gigabytes(peak)} GB"
+    then = f"then {size}" if fits else f"then still {size}: a smaller model or a larger GPU"
     return f"{run.task} {run.method} does not fit ({planned.estimate.largest.name}). Set: {settings} ({then}).\n"
 
 

@@ -99,7 +99,9 @@ def test_validation_is_a_tenth_of_train_the_same_each_time_and_test_is_the_hubs_
 def test_subset_is_read_below_its_own_folder(tmp_path: Path) -> None:
     source = helpful_folder(tmp_path / "hh", train=[single("a")], test=[single("b")])
     assert source.identity() == {"hub": str(tmp_path / "hh"), "data_dir": "helpful-base", "revision": None}
-    with pytest.raises(FileNotFoundError, match=r"harmless-base does not exist; give one that has train\*\.parquet or "):
+    with pytest.raises(
+        FileNotFoundError, match=r"harmless-base does not exist; give one that has train\*\.parquet or "
+    ):
         HelpfulBase(str(tmp_path / "hh"), "harmless-base").turns()
     (tmp_path / "hh" / "harmless-base").mkdir()
     with pytest.raises(ValueError, match=r"harmless-base has no train\*\.parquet and no train\*\.jsonl\.gz"):

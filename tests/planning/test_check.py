@@ -1,0 +1,212 @@
+"""`make check` as a whole: what it composes, what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from scar.config import MemoryConfig
+from scar.planning.check import Report, Request, check, run_of
+from scar.planning.devices import DEVICES
+from scar.planning.tables import WIDTH, render
+from tests.smoke_scale import CONF, REPOSITORY, composed
+
+
+def checked(*arguments: str) -> Report:
+    return check(arguments, conf=CONF, advance=lambda done, total, numbers: None)
+
+
+@pytest.fixture(scope="module")
+def local() -> Report:
+    return checked("scale=local", "task=imdb,tldr", "shaping=sparse,scar", "seed=1,2,3", "ppo.updates=7")
+
+
+@pytest.fixture(scope="module")
+def paper() -> Report:
+    return checked("task=imdb", "shaping=sparse", "gpu=h100-80gb", "models.policy.revision=main")
+
+
+def rows(text: str, task: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines() if line.split()[:1] == [task]]
+
+
+def test_one_task_of_the_papers_scale(paper: Report) -> None:
+    assert [planned.estimate.parameters["policy"] for planned in paper.runs] == [124_439_808]
+    assert paper.all_fit
+    assert paper.tokens is None
+    text = render(paper)
+    assert ["imdb", "models.policy.name", "lvwerra/gpt2-imdb", "main", "124M"] in rows(text, "imdb")
+    assert ["imdb", "models.reward.name", "XanderJC/gpt2-rm-imdb", "newest", "124M"] in rows(text, "imdb")
+    assert ["imdb", "task.sources.hub.path", "stanfordnlp/imdb", "e6281661ce1c"] in rows(text, "imdb")
+    assert "H100 80 GB" in text
+    assert "A100" not in text
+    memory = next(row for row in rows(text, "imdb") if "yes" in row)
+    assert memory[2:6] == ["0.5", "0.000", "0.5", "0.5"]  # 124M float32 numbers; the value head's 769
+
+
+def test_every_run_is_a_row_and_counts_once_a_seed(local: Report) -> None:
+    labels = [(p.estimate.run.task, p.estimate.run.method, p.estimate.run.units) for p in local.runs]
+    assert labels == [
+        ("imdb", "sparse", None),
+        ("imdb", "scar", "token"),
+        ("tldr", "sparse", None),
+        ("tldr", "scar", "span"),
+    ]
+    assert local.hours == pytest.approx(3 * sum(planned.estimate.hours for planned in local.runs))
+    assert all(planned.estimate.run.ppo.updates == 7 for planned in local.runs)
+    text = render(local)
+    assert len(rows(text, "imdb")) == 1 + 2 + 2
+    assert "12 runs: " in text
+    assert "trained here from scratch" in text
+    assert "hub" not in text.replace("nothing was asked of the hub", "")
+
+
+def test_what_methods_share_is_the_same(local: Report) -> None:
+    sparse, scar = (planned.estimate for planned in local.runs[2:])
+    assert sparse.stages[0] == scar.stages[0]
+    assert sparse.tflop("credit") == 0 < scar.tflop("credit")
+    assert scar.coalitions == 108 - 1  # 12 spans
+
+
+def test_the_output_is_at_most_120_wide_and_plain(local: Report, paper: Report) -> None:
+    for report in (local, paper):
+        lines = render(report).splitlines()
+        assert max(map(len, lines)) <= WIDTH == 120
+        assert not any("\x1b" in line or line != line.rstrip() for line in lines)
+
+
+@pytest.fixture
+def tiny_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of 40 MB, in which an update of the local scale's imdb does not fit."""
+    monkeypatch.setitem(DEVICES, "tiny", replace(DEVICES["a100-80gb"], name="tiny", memory_bytes=40e6, reserve=0.0))
+
+
+@pytest.mark.usefixtures("tiny_gpu")
+def test_what_does_not_fit_is_said_with_what_to_set() -> None:
+    report = checked("scale=local", "task=imdb", "shaping=sparse", "gpu=tiny", "evaluation.batch_size=16")
+    assert not report.all_fit
+    advice = report.runs[0].advice
+    assert advice is not None
+    assert advice.settings == {"memory.gradient_checkpointing": "true"}
+    assert advice.estimate.largest.peak_bytes <= 40e6 < report.runs[0].estimate.largest.peak_bytes
+    text = render(report)
+    assert "imdb sparse does not fit (update). Set: memory.gradient_checkpointing=true (then 0.0" in text
+    assert "NO" in next(row for row in rows(text, "imdb") if "update" in row)
+
+
+def test_a_run_is_read_off_its_config() -> None:
+    run = run_of(composed("scale=paper", "task=hh", "memory.offload=true", "coalitions.memory_mib=77"))
+    assert (run.task, run.method, run.units) == ("hh", "scar", "sentence")
+    assert run.coalitions is not None
+    assert (run.coalitions.memory_mib, run.coalitions.max_units, run.coalitions.fill) == (77, 12, "space")
+    assert run.memory == MemoryConfig(gradient_checkpointing=False, offload=True)
+    assert (run.load.weights, run.evaluation_rows, run.longest) == ("nf4", 16, (255, 256))
+    assert run_of(composed("scale=paper", "task=imdb", "shaping=abc")).coalitions is None
+    assert run_of(composed("scale=paper", "task=imdb")).prompt_tokens == (4, 8)
+
+
+def test_requests() -> None:
+    request = Request.parse([])
+    assert (request.scale, request.tasks, request.seeds) == ("paper", ["imdb", "tldr", "hh"], 5)
+    assert request.methods == ["sparse", "uniform", "abc", "scar"]
+    request = Request.parse(["seed=range(1,4)", "scale=local", "ppo.updates=3", "device=cpu"])
+    assert (request.seeds, request.overrides) == (3, ["ppo.updates=3", "device=cpu"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tldr"], "tldr: not a setting; allowed: scale, task"),
+        (["gpu=v100"], "gpu=v100; allowed: a100-80gb, h100-80gb"),
+        (["task=imdb", "models.reward.revision=abcdef0"], r"models\.reward\.revision=abcdef0; allowed: null"),
+        (["task=imdb", "task.sources.hub.path=imdb"], r"task\.sources\.hub\.path=imdb; allowed: owner/name"),
+        (["scale=local", "task=imdb", "task.sources.hub.path=imdb"], "allowed: owner/name"),
+        (["task=imdb", "shaping=scar", "coalitions.backend=plain"], r"coalitions\.backend=plain cannot be planned"),
+        (["task=imdb", "memory.offload=1"], r"memory\.offload=1; allowed: true or false"),
+    ],
+)
+def test_what_is_refused(arguments: Sequence[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checked(*arguments)
+
+
+def run_script(
+    arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Exit status and output of experiments/check.py."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the script sets it: so it is taken back
+    monkeypatch.setattr(sys, "argv", ["check.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(REPOSITORY / "experiments" / "check.py"), run_name="__main__")
+    return int(ended.value.code or 0), *capsys.readouterr()
+
+
+@pytest.mark.usefixtures("tiny_gpu")
+@pytest.mark.parametrize(("gpu", "status", "fits"), [("tiny", 1, "NO"), ("a100-80gb", 0, "yes")])
+def test_the_script_says_by_its_status_whether_all_runs_fit(
+    gpu: str, status: int, fits: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["scale=local", "task=imdb", "shaping=sparse", f"gpu={gpu}", "evaluation.batch_size=16"]
+    found, out, err = run_script(settings, monkeypatch, capsys)
+    assert (found, err) == (status, "")
+    assert fits in next(row for row in rows(out, "imdb") if "update" in row)
+
+
+def test_the_script_ends_in_one_line_for_a_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for argument, message in (
+        ("gpu=v100", "gpu=v100; allowed: a100-80gb, h100-80gb"),
+        ("task=imbd", "'task/imbd'"),
+        ("ppo.microbatch_size=7", "set microbatch_size to one of 1, 2, 4"),
+    ):
+        status, _, err = run_script([argument], monkeypatch, capsys)
+        assert status == 1
+        assert err.startswith("error: ")
+        assert message in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_all_60_runs_of_the_paper() -> None:
+    report = checked()
+    assert report.request.seeds * len(report.runs) == 60
+    assert report.all_fit
+    assert report.tokens is not None
+    found = {(p.estimate.run.task, p.estimate.run.method): p.estimate for p in report.runs}
+    assert {task: found[task, "sparse"].parameters["policy"] for task in ("imdb", "tldr", "hh")} == {
+        "imdb": 124_439_808,
+        "tldr": 1_011_781_632,
+        "hh": 6_738_415_616 + 16_777_216,
+    }
+    hours = [found["tldr", "sparse"].hours, found["tldr", "scar"].hours, report.tokens.estimate.hours]
+    assert hours == sorted(hours)
+    assert hours[1] < 7 < 48
+    text = render(report)
+    assert "60 runs: " in text
+    assert [row[-1] for row in rows(text, "scar")] == ["7", "48"]
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+@pytest.mark.slow
+def test_tldr_at_the_papers_scale_stands_beside_the_papers_hours() -> None:
+    report = checked("task=tldr", "shaping=sparse,scar", "seed=1")
+    assert report.tokens is not None
+    sparse, span = (planned.estimate for planned in report.runs)
+    token = report.tokens.estimate
+    assert sparse.parameters == {"policy": 1_011_781_632, "reward": 908_759_040 + 2048}
+    assert sparse.hours < span.hours < token.hours
+    assert (span.coalitions, token.coalitions) == (
+        107,
+        1195,
+    )  # 108 and 1,196 of a balanced tree, of which v(all) is known
+    text = render(report)
+    beside = {
+        (*line.split(), "", "")[:2]: line.split()[-1] for line in text.splitlines() if line.split()[:1] == ["scar"]
+    }
+    assert beside == {("scar", "span"): "7", ("scar", "token"): "48"}
+    assert "7199d8fc61a6" in text

@@ -1,0 +1,87 @@
+"""SCAR's credit as planned, beside the real scorer on real numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scar.attribution.estimators import OwenEstimator, PermutationEstimator
+from scar.bench.planning import real_credit
+from scar.bench.workloads import SIZES, random_reward_model
+from scar.planning.credit import CreditCost, Players, credit_cost
+from scar.planning.models import fake_models
+from scar.planning.shapes import policy_shape, reward_shape
+from scar.planning.tracing import fake_tensors
+from tests.planning.tiny import GPT2, counted_flops, held, models
+
+SHAPE = {
+    "model_type": "gpt_neox",
+    "max_position_embeddings": 1024,
+    "intermediate_size": 512,
+    "pad_token_id": 0,
+} | SIZES["smaller"]
+MIB = 2**20
+
+
+def planned(players: Players, *, memory_mib: int = 64, shape: dict[str, Any] = SHAPE, **options: Any) -> CreditCost:
+    nodes = models(shape, shape)
+    with fake_tensors():
+        model = fake_models(policy_shape(nodes), reward_shape(nodes), held()).reward_model
+        usual = {"estimator": OwenEstimator(2048), "gpu": True, "fill": "space"} | options
+        return credit_cost(model, usual.pop("estimator"), players, memory_bytes=memory_mib * MIB, **usual)
+
+
+def test_coalitions_are_those_of_the_plan() -> None:
+    found = planned(Players(batch=3, prompt=40, response=24, units=12))
+    assert found.coalitions == 108 - 1  # v(all) is known
+    assert planned(Players(3, 40, 24, 2)).coalitions == 3
+    few = planned(Players(3, 40, 24, 12), estimator=PermutationEstimator(2))
+    assert few.coalitions == 2 * 11 + 1  # two orders, and nothing
+
+
+def test_one_unit_costs_nothing() -> None:
+    found = planned(Players(3, 40, 24, 1))
+    assert (found.coalitions, found.cost.flops, found.cost.peak_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("prompt", [8, 40], ids=["short", "long"])
+def test_flops_are_those_of_the_real_scorer(prompt: int) -> None:
+    players = Players(batch=2, prompt=prompt, response=20, units=6)
+    found = planned(players, gpu=False, traced=2)
+    work = real_credit(random_reward_model("smaller"), players, memory_mib=64)
+    assert found.cost.flops == counted_flops(work)
+
+
+def test_a_batch_costs_as_much_as_its_responses() -> None:
+    one, four = (planned(Players(batch, 40, 20, 6)).cost.flops for batch in (1, 4))
+    assert four == 4 * one
+
+
+def test_a_small_bound_makes_more_passes_over_short_prompts() -> None:
+    players = Players(2, 8, 12, 12)
+    wide, narrow = planned(players, memory_mib=256), planned(players, memory_mib=8)
+    assert narrow.cost.operations > 1.5 * wide.cost.operations
+    assert narrow.cost.peak_bytes < 8 * MIB < wide.cost.peak_bytes < 256 * MIB
+
+
+def test_an_impossible_bound_is_the_scorers_own_error() -> None:
+    with pytest.raises(ValueError, match=r"raise coalitions\.memory_mib"):
+        planned(Players(2, 500, 20, 6), memory_mib=1)
+
+
+def test_architectures_without_a_fused_scorer_are_refused() -> None:
+    shape = {"model_type": "opt", "vocab_size": 100, "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+    shape |= {"num_attention_heads": 2, "word_embed_proj_dim": 32}
+    with pytest.raises(ValueError, match="coalitions of a opt model cannot be planned; allowed: gpt2, gpt_neox, llama"):
+        planned(Players(2, 40, 20, 6), shape=shape)
+
+
+def test_planning_leaves_no_trace_in_real_scorers() -> None:
+    players = Players(batch=1, prompt=40, response=12, units=4)
+    reward_model = random_reward_model("smaller")
+    work = real_credit(reward_model, players, memory_mib=64)
+    before = work()[0].values
+    planned(players, shape=GPT2)
+    assert np.array_equal(before, work()[0].values)
