@@ -161,10 +161,12 @@ smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/r
 bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators or memory; QUICK=1 leaves out what takes minutes
 	@$(BIN)/python experiments/bench.py $(BENCH) $(if $(QUICK),--quick) --results $(RESULTS)
 
-test: setup  ## the default tests (about 5 minutes on 2 cores, offline)
-	@WANDB_MODE=offline $(BIN)/python -m pytest -m "not slow"
+# One process a core; a file's tests stay together, because they share what they train.
+TEST_JOBS ?= 2
+test: setup  ## the default tests (about 5 minutes on 2 cores, offline; TEST_JOBS=2 processes)
+	@WANDB_MODE=offline $(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile
 
-test-slow: setup  ## the tests that take longer
+test-slow: pretrained  ## the tests that take longer (SCALE=small has one of its own)
 	@WANDB_MODE=offline $(BIN)/python -m pytest -m slow
 
 lint: setup  ## ruff: style and format
