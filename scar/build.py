@@ -161,12 +161,12 @@ class Run:
         policy = parts.policy()
         reference = policy.reference()
         self._sampler = parts.sampler(policy, reference)
-        self._placement = parts.placement(reference)
         self.meter = Meter(device)
         method, self.coalitions = parts.method(cfg)
         segmenter = parts.segmenter(cfg)
         if method.needs_units:
             segmenter.load()
+        self._placement = parts.placement(reference)  # last: until now models are tried and copied on the device
         self.trainer = Trainer(
             config=ppo,
             seed=cfg.seed,

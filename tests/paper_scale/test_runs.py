@@ -3,12 +3,14 @@ architectures, in the hub's file formats, through the same loading code."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 
 from scar import build
+from scar import parts as parts_module
 from scar.models.precision import has_adapters
 from tests.paper_scale.conftest import Hub
 from tests.paper_scale.hub import BUILD
@@ -108,3 +110,37 @@ def test_hh_score_is_the_raw_logit_behind_the_reward_models_own_prompt(hubs: dic
     wanted = parts.reward_model.model(input_ids=tokens).logits[0, 0]
     score = parts.reward_model.score(tokens, torch.ones_like(tokens, dtype=torch.bool))
     assert float(score) == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_models_are_parked_after_all_that_needs_them_on_the_device(
+    hubs: dict[str, Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def note(name: str, call: Any) -> Any:
+        @functools.wraps(call)  # the config's keys are checked against its parameters
+        def noting(*args: Any, **options: Any) -> Any:
+            seen.append(name)
+            return call(*args, **options)
+
+        return noting
+
+    for name in ("make_scorer", "HostParking"):
+        monkeypatch.setattr(parts_module, name, note(name, getattr(parts_module, name)))
+    cfg = hubs["imdb"].config("memory.offload=true", "shaping=scar")
+    build.Run(cfg, build.check_settings(cfg), torch.device("cpu"), _NoTracker())
+    assert seen == ["make_scorer", "HostParking"]
+
+
+def test_offloading_and_recomputing_change_no_number(hubs: dict[str, Hub]) -> None:
+    rows = []
+    for name, setting in (("usual", "false"), ("thrifty", "true")):
+        both = [f"memory.{key}={setting}" for key in ("offload", "gradient_checkpointing")]
+        record = hubs["imdb"].train("shaping=scar", "seed=3", f"paths.runs={hubs['imdb'].root}/{name}", *both)
+        rows.append(
+            [
+                {k: v for k, v in row.items() if k.split("/")[0] in ("reward", "kl", "ppo", "scar")}
+                for row in record.metrics
+            ]
+        )
+    assert rows[0] == rows[1]
