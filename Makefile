@@ -158,12 +158,12 @@ smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/r
 	@$(SMOKE) reproduce-fig1 reproduce-fig4 reproduce-table2 report
 	@$(SMOKE) notebooks
 
-bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators or memory; QUICK=1 leaves out what takes minutes
+bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators, memory or planning; QUICK=1 leaves out what takes minutes
 	@$(BIN)/python experiments/bench.py $(BENCH) $(if $(QUICK),--quick) --results $(RESULTS)
 
 # One process a core; a file's tests stay together, because they share what they train.
 TEST_JOBS ?= 2
-test: setup  ## the default tests (about 5 minutes on 2 cores, offline; TEST_JOBS=2 processes)
+test: setup  ## the default tests (about 7 minutes on 2 cores, offline; TEST_JOBS=2 processes)
 	@WANDB_MODE=offline $(BIN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile
 
 test-slow: pretrained  ## the tests that take longer (SCALE=small has one of its own)

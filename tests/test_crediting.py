@@ -54,6 +54,7 @@ def sums(record: CreditRecord) -> list[dict[str, float]]:
     return [{name: sum(m["per_token"]) for name, m in row["methods"].items()} for row in record.rows]
 
 
+@pytest.mark.slow
 def test_figure_1_is_the_default_and_is_computed_once(script: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
     record = script.record()
     [row] = record.rows

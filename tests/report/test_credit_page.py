@@ -263,6 +263,7 @@ def test_page_is_drawn_light_and_dark_wide_and_narrow(record, tmp_path, size, sc
     assert blue > 0.002
 
 
+@pytest.mark.slow
 def test_the_script_draws_a_record_again_without_models(record, tmp_path):
     script = Path(__file__).parents[2] / "experiments" / "show_credit.py"
 

@@ -99,6 +99,7 @@ def test_spaces_as_in_ordinary_text() -> None:
     assert guessed_spaces(["it", "\u2019s"]) == [False, False]
 
 
+@pytest.mark.slow
 def test_random_streams_and_threads_are_left_alone() -> None:
     code = """
 import random, sys
