@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scar.attribution.estimators import OwenEstimator, PermutationEstimator
-from scar.bench.planning import real_credit
+from scar.bench.planning import measure, real_credit
 from scar.bench.workloads import SIZES, random_reward_model
 from scar.planning.credit import CreditCost, Players, credit_cost
 from scar.planning.models import fake_models
@@ -64,6 +64,20 @@ def test_a_small_bound_makes_more_passes_over_short_prompts() -> None:
     wide, narrow = planned(players, memory_mib=256), planned(players, memory_mib=8)
     assert narrow.cost.operations > 1.5 * wide.cost.operations
     assert narrow.cost.peak_bytes < 8 * MIB < wide.cost.peak_bytes < 256 * MIB
+
+
+def test_a_cpu_makes_more_passes_than_a_gpu_in_the_same_bound() -> None:
+    players = Players(2, 8, 24, 24)
+    cpu, gpu = (planned(players, memory_mib=1024, gpu=gpu) for gpu in (False, True))
+    assert cpu.cost.operations > 1.5 * gpu.cost.operations
+    assert cpu.cost.peak_bytes < gpu.cost.peak_bytes
+
+
+def test_the_peak_is_that_of_pytorchs_profiler_prompts_keys_and_values_included() -> None:
+    players = Players(batch=4, prompt=128, response=32, units=12)
+    found = planned(players, gpu=False, traced=4)
+    _, measured = measure(real_credit(random_reward_model("smaller"), players, memory_mib=64))
+    assert found.cost.peak_bytes == pytest.approx(measured * MIB, rel=0.02)
 
 
 def test_an_impossible_bound_is_the_scorers_own_error() -> None:
