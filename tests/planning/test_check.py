@@ -13,7 +13,7 @@ from scar.config import MemoryConfig
 from scar.planning.check import Report, Request, check, run_of
 from scar.planning.devices import DEVICES
 from scar.planning.tables import WIDTH, render
-from tests.smoke_scale import CONF, REPOSITORY, composed
+from tests.smoke_scale import CONF, REPOSITORY, composed, silent_progress
 
 
 def checked(*arguments: str) -> Report:
@@ -139,6 +139,7 @@ def run_script(
 ) -> tuple[int, str, str]:
     """Exit status and output of experiments/check.py."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the script sets it: so it is taken back
+    monkeypatch.setattr("scar.cli.training_bar", silent_progress)  # a bar would be drawn until pytest ends
     monkeypatch.setattr(sys, "argv", ["check.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(REPOSITORY / "experiments" / "check.py"), run_name="__main__")
