@@ -95,7 +95,7 @@ def test_tldr_on_posts_by_path_learns_their_judgements(train: Train, tmp_path: P
     record = train("tldr", *NO_RULE, f"task.data_dir={tmp_path}/data")
     check(record)
     report = record.manifest["models"]["reward"]["report"]
-    assert (report["preferences"], report["train_pairs"]) == ("stated", 48)
+    assert (report["preferences"], report["train_pairs"]) == ("a machine's", 48)
     assert record.samples[0]["prompt"].startswith("SUBREDDIT: r/cats")
 
 
@@ -107,7 +107,7 @@ def test_hh_on_comparisons_by_path_learns_what_people_chose(train: Train, tmp_pa
     record = train("hh", f"task.data_dir={tmp_path}/data")
     check(record)
     report = record.manifest["models"]["reward"]["report"]
-    assert report["preferences"] == "stated"
+    assert report["preferences"] == "people's"
     assert "score_offset" not in report
 
 

@@ -2,7 +2,7 @@
 that policy and learns from pairs (paper 4.1; N+'s recipe).
 
 The task's source gives `demonstrations(split)` (columns prompt, response) and `comparisons(split)` (columns prompt, chosen,
-rejected); prompts are PromptText.
+rejected); prompts are PromptText. Its `preferences` says whose they are.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ComparisonModels(LocalModels):
         settings, tokenizer, model = self.settings["policy"], self.tokenizer(), self.language_model()
         rows, pad_id = self._sequences("train", tokenizer), tokenizer.pad_token_id
         train_language_model(
-            loading.no_dropout(model),
+            model,
             rows,
             config=TrainingConfig(**settings["training"]),
             pad_id=pad_id,
@@ -125,7 +125,7 @@ class ComparisonModels(LocalModels):
             generator=generator(self.seed, "reward_training"),
             progress=start("reward model"),
         )
-        report = {"preferences": "stated", "train_pairs": len(groups)}
+        report = {"preferences": self.task.source.preferences, "train_pairs": len(groups)}
         report |= self._center(model, tokenizer) if settings["center"] else {}
         self.save("reward", [model, tokenizer], report | self._accuracy(model, tokenizer))
 

@@ -26,11 +26,14 @@ def _preferences(record: RunRecord) -> list[str]:
         return []
     low, high = report["accuracy_interval"]
     length = report["accuracy_by_length"]
+    kind = report["preferences"]
+    origin = f"{kind} preferences, not on people's" if kind == "constructed" else f"{kind} preferences"
+    blanked = report.get("accuracy_half_blanked")  # only models that are trained on blanked texts are tested on them
     sentence = (
-        f"Rewards are those of a model trained on {report['preferences']} preferences, not on people's: it is right on "
-        f"{report['accuracy']:.2f} of held-out pairs (95 % interval {low:.2f} to {high:.2f}; with half of both texts "
-        f"blanked {report['accuracy_half_blanked']:.2f}); the longer text is the better one in {length['longer']:.2f}, "
-        f"the shorter in {length['shorter']:.2f} of them"
+        f"Rewards are those of a model trained on {origin}: it is right on "
+        f"{report['accuracy']:.2f} of held-out pairs (95 % interval {low:.2f} to {high:.2f}"
+        f"{'' if blanked is None else f'; with half of both texts blanked {blanked:.2f}'}); the longer text is the better one "
+        f"in {length['longer']:.2f}, the shorter in {length['shorter']:.2f} of them"
     )
     if "ranked_accuracy" in report:
         low, high = report["ranked_accuracy_interval"]

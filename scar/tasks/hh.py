@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from scar.interfaces import PromptText
 from scar.tasks.imdb import SPLITS, hash_split
 from scar.tasks.sdist import SdistSource, first_answers, instructions, ranked_pairs
-from scar.tasks.sources import load_files, load_split
+from scar.tasks.sources import load_files, load_split, rows_digest
 
 BEFORE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -75,11 +75,13 @@ class HelpfulFiles:
     """Human comparisons in the folder `path`, `helpful-base*.jsonl.gz` in the schema of `Anthropic/hh-rlhf`: single turns,
     split by hash of the request."""
 
+    preferences: ClassVar[str] = "people's"
+
     path: str
 
     def identity(self) -> dict[str, Any]:
         """What a model trained on this data must name in its fingerprint."""
-        return {"folder": Path(self.path).name, "rows": len(self._rows)}
+        return {"rows": rows_digest(self._rows)}
 
     @cached_property
     def _all(self) -> pd.DataFrame:

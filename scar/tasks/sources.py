@@ -6,6 +6,7 @@ None). Cleaning, deduplication and our own splits belong to the task.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ def load_files(folder: Path, patterns: Sequence[str], columns: Sequence[str]) ->
             kind = "parquet" if pattern.endswith(".parquet") else "json"
             return _columns(load_dataset(kind, data_files=files, split="train"), columns, str(folder))
     raise ValueError(f"the folder {folder} has no {' and no '.join(patterns)}")
+
+
+def rows_digest(rows: pd.DataFrame) -> str:
+    """sha256 of all values in their order: equal rows have one, wherever they lie."""
+    return hashlib.sha256(rows.to_json(orient="values").encode()).hexdigest()
 
 
 def _columns(rows: Any, columns: Sequence[str], path: str) -> pd.DataFrame:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
 from scar.interfaces import PromptText
 from scar.tasks.imdb import SPLITS, ImdbTask, hash_split
-from scar.tasks.sources import PackageSource, load_files, load_split
+from scar.tasks.sources import PackageSource, load_files, load_split, rows_digest
 from scar.tasks.wrapups import closings, posts
 
 BEFORE = "SUBREDDIT: r/{}\n\nTITLE: {}\n\nPOST: "
@@ -41,6 +41,8 @@ class PostSource(Protocol):
 class RedditPosts:
     """The hub's posts (`vwxyzjn/summarize_from_feedback_tldr_3_filtered_...`), with its own three splits, and the human
     comparisons of summaries (`vwxyzjn/summarize_from_feedback_oai_preprocessing_...`). Revisions: None is the newest."""
+
+    preferences: ClassVar[str] = "people's"
 
     path: str
     comparisons_path: str
@@ -80,11 +82,13 @@ class RedditFiles:
     """Posts and their summaries in the folder `path`, `tldr_*.jsonl.gz`: a reference by the author, and for some a model's
     summary and which of the two is `preferred` (a machine's judgement in OpenAI's test rows). Split by hash of the post."""
 
+    preferences: ClassVar[str] = "a machine's"
+
     path: str
 
     def identity(self) -> dict[str, Any]:
         """What a model trained on this data must name in its fingerprint."""
-        return {"folder": Path(self.path).name, "rows": len(self._rows)}
+        return {"rows": rows_digest(self._rows)}
 
     @cached_property
     def _rows(self) -> pd.DataFrame:

@@ -27,6 +27,16 @@ def test_constructed_preferences_are_named_with_their_accuracy(make_run: Callabl
     assert "the longer text is the better one in 0.42, the shorter in 0.37 of them." in text
 
 
+def test_stated_preferences_are_named_by_whose_they_are(make_run: Callable[..., RunRecord]) -> None:
+    found = {key: value for key, value in REPORT.items() if key != "accuracy_half_blanked"}
+    for whose in ("people's", "a machine's"):
+        reward = {"fingerprint": "f00d", "report": found | {"preferences": whose}}
+        run = make_run("sparse", task="tldr", folder=whose, models={"policy": {"name": "p"}, "reward": reward})
+        text = table1_markdown([run])
+        assert f"a model trained on {whose} preferences: it is right on 0.73 of held-out pairs" in text
+        assert "(95 % interval 0.72 to 0.74); the longer text is" in text
+
+
 def test_ranked_pairs_are_reported_beside_the_constructed_ones(make_run: Callable[..., RunRecord]) -> None:
     ranked = {"ranked_pairs": 41, "ranked_accuracy": 0.6, "ranked_accuracy_interval": [0.45, 0.74]}
     text = table1_markdown([make_run("sparse", task="hh", models=models(**ranked))])

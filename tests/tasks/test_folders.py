@@ -115,6 +115,14 @@ def test_the_real_posts_give_a_thousand_pairs() -> None:
     assert sum(len(TldrTask(source).prompts(split)) for split in SPLITS) == 1945
 
 
+def test_other_rows_are_other_data_wherever_they_lie(tmp_path: Path) -> None:
+    rows = [reddit_row(i, "reference") for i in range(4)]
+    for name, some in (("one", rows), ("two", rows), ("three", [*rows[:3], reddit_row(3, None)])):
+        json_lines(tmp_path / name / "data" / "tldr_test.jsonl.gz", some)
+    one, two, three = (RedditFiles(str(tmp_path / name / "data")).identity() for name in ("one", "two", "three"))
+    assert one == two != three
+
+
 def test_comparisons_of_the_hub_are_prompts_as_cut_there_and_summaries_without_their_end(tmp_path: Path) -> None:
     rows = [{"query": " SUBREDDIT: r/a\n\nTL;DR:", "chosen": " Good.<|endoftext|>", "rejected": " Bad.<|endoftext|>"}]
     pd.DataFrame(rows).to_parquet(tmp_path / "validation-00000-of-00001.parquet")
