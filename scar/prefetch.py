@@ -10,6 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from scar.build import source_name
+from scar.construct import plain
+from scar.planning.names import HUB, check_names
 
 UNUSED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx/*", "*.tflite", "coreml/*", "rust_model*")
 """Copies of the weights in formats that nothing here reads."""
@@ -27,15 +29,12 @@ class Repository:
 
 def repositories(cfg: DictConfig) -> Iterator[Repository]:
     """All that this config loads from the hub; what is a folder on this machine is left out."""
-    models = cfg.models
-    nodes = [models.policy, models.reward] if models.source == "hub" else [models.get("pretrained")]
-    found = [Repository("model", n.name, n.revision) for n in nodes if n is not None and "name" in n]
-    if source_name(cfg) == "hub":
-        hub = cfg.task.sources.hub
-        found.append(Repository("dataset", hub.path, hub.get("revision"), hub.get("data_dir")))
-        if "comparisons_path" in hub:
-            found.append(Repository("dataset", hub.comparisons_path, hub.comparisons_revision))
-    return (one for one in found if not Path(one.name).exists())
+    source = cfg.task.sources.hub if source_name(cfg) == "hub" else None
+    for one in check_names(plain(cfg.models), None if source is None else plain(source)):
+        data = one.key.startswith(HUB)
+        folder = source.get("data_dir") if data and source is not None else None
+        if not Path(one.name).exists():
+            yield Repository("dataset" if data else "model", one.name, one.revision, folder)
 
 
 def fetch(wanted: Repository, download: Callable[..., str]) -> str:

@@ -22,7 +22,7 @@ from scar.run import prepare_model, train_run
 from scar.tracking.records import RunRecord
 from tests.gguf_package import install
 from tests.smoke_scale import composed, silent_progress
-from tests.tasks.test_folders import json_lines, reddit_row
+from tests.tasks.rows import json_lines, reddit_row
 
 CPU = torch.device("cpu")
 TEXTS = [

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from scar.config import PPOConfig
 from scar.models.policy import CausalPolicy
-from scar.models.reward import SequenceRewardModel
 from scar.planning.tracing import Cost, real_tensors, trace
 from scar.ppo.losses import policy_losses, value_losses
 from scar.types import PromptBatch
@@ -111,8 +110,3 @@ def update_costs(policy: CausalPolicy, ppo: PPOConfig, *, prompt: int, response:
     one_step, _ = trace(lambda: optimizer_step(optimizer, trained))
     optimizer.zero_grad(set_to_none=True)
     return one_pass.times(steps * passes), one_step.times(steps)
-
-
-def score_cost(reward_model: SequenceRewardModel, *, rows: int, length: int) -> Cost:
-    """Scores of whole texts."""
-    return reading_cost(reward_model.score, rows=rows, length=length)

@@ -6,7 +6,6 @@ float16 safetensors, tokenizer.json. `hh`: Llama in a sharded `.bin` with its in
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from transformers import (
 )
 
 from scar.models.loading import train_tokenizer
+from tests.tasks.rows import json_lines
 
 REVIEW = "Film {} is long. " + "It is a winding story of people who meet, quarrel, and part again. " * 4
 POST = "I am {} years old and my cat is ill.\nMy friends say that I worry too much.\n\nWhat should I do about it?"
@@ -36,12 +36,6 @@ INSTRUCTIONS = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 )
 END = "<|endoftext|>"
-
-
-def json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def seeded(build: Any, config: Any) -> Any:

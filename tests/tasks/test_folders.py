@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from scar.tasks.hh import REWARD_PROMPT, HelpfulFiles, HhTask
 from scar.tasks.imdb import SPLITS, ImdbTask, hash_split
 from scar.tasks.sources import OfficialTest, load_files
 from scar.tasks.tldr import RedditFiles, RedditPosts, TldrTask
+from tests.tasks.rows import json_lines, reddit_row
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -29,12 +28,6 @@ class Films:
     def load(self) -> pd.DataFrame:
         rows = [("A film.", 1, "imdb"), ("Another film.", 0, "imdb"), ("A sentence.", 1, "rotten_tomatoes")]
         return pd.DataFrame(rows, columns=["text", "label", "origin"]).assign(official_split=None)
-
-
-def json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def shared(*names: str) -> Path:
@@ -77,12 +70,6 @@ def test_a_folder_without_the_files_and_one_that_is_not_there_are_named(tmp_path
 
 
 # Reddit posts.
-
-
-def reddit_row(number: int, preferred: str | None) -> dict[str, Any]:
-    texts = {"title": f"Title {number}", "post": f"Post {number}.", "reference": f"Reference {number}."}
-    judged = {"response_openai_1b3": f"Model {number}.", "preferred": preferred, "explanation": None}
-    return {"idx": number, "subreddit": "r/cats", **texts, **judged, "prompt": "unused"}
 
 
 def test_judged_posts_give_pairs_in_the_judges_order(tmp_path: Path) -> None:
