@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import Any
 
 
+def require_installed(module: str, *, extra: str, why: str) -> None:
+    """FileNotFoundError with the command that installs it, unless the optional package `module` is there."""
+    if importlib.util.find_spec(module) is None:
+        install = f"install it with `python -m pip install 'scar[{extra}]'`"
+        raise FileNotFoundError(f"{why} needs the package {module}, which is not installed; {install}")
+
+
 @dataclass(frozen=True)
 class PackageFile:
     """`member` of the module `module` that the distribution `package` of `version` installs. `pip_options` belong between

