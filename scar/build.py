@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from scar.config import (
     require,
 )
 from scar.construct import build_settings, construct, plain
+from scar.engine.interfaces import Engine
 from scar.interfaces import Tracker
 from scar.models import loading
 from scar.parts import Parts
@@ -121,6 +123,18 @@ def check_settings(cfg: DictConfig) -> PPOConfig:
     return instantiate(cfg.ppo)
 
 
+def build_engine(cfg: DictConfig) -> Engine:
+    """Where models compute. ValueError when more processes were launched than the engine makes use of."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun and deepspeed set it
+    engine = construct(cfg.engine)
+    require(
+        engine.processes == launched,
+        f"{launched} processes with engine={engine.describe()['name']}, each of which would train the same run",
+        "engine=deepspeed, or one process",
+    )
+    return engine
+
+
 class ModelNames:
     """Where policy, reward model and tokenizer of a config come from: folders of the cache, or names on the hub."""
 
@@ -144,19 +158,23 @@ class ModelNames:
         return {k: {"fingerprint": self._local.fingerprint(k), "report": self._local.report(k)} for k in kinds}
 
 
-def load_parts(cfg: DictConfig, device: torch.device) -> Parts:
-    """The task and models of a config, loaded."""
+def load_parts(cfg: DictConfig, device: torch.device, engine: Engine | None = None) -> Parts:
+    """The task and models of a config, loaded; `engine`: where they compute, None for this process."""
     task = build_task(cfg)
-    return Parts(cfg, task, ModelNames(cfg, task, device), device)
+    return Parts(cfg, task, ModelNames(cfg, task, device), device, engine)
 
 
 class Run:
-    """The wired objects of one run: `trainer` trains, `evaluate` judges, `meter` counts, `names` says which models (of which
-    `reward_model` is one), `coalitions` how coalitions are scored (None for methods that ask for none)."""
+    """The wired objects of one run: `trainer` trains, `learner` holds what is trained, `evaluate` judges, `meter` counts,
+    `names` says which models (of which `reward_model` is one), `coalitions` how coalitions are scored (None for methods
+    that ask for none)."""
 
-    def __init__(self, cfg: DictConfig, ppo: PPOConfig, device: torch.device, tracker: Tracker) -> None:
+    def __init__(
+        self, cfg: DictConfig, ppo: PPOConfig, device: torch.device, tracker: Tracker, engine: Engine | None = None
+    ) -> None:
         self._evaluation = build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
-        self._parts = parts = load_parts(cfg, device)
+        self._parts = parts = load_parts(cfg, device, engine)
+        engine = parts.engine
         self.names, self.reward_model = parts.names, parts.reward_model
         policy = parts.policy()
         reference = policy.reference()
@@ -167,6 +185,7 @@ class Run:
         if method.needs_units:
             segmenter.load()
         self._placement = parts.placement(reference)  # last: until now models are tried and copied on the device
+        self.learner = engine.learner(policy, ppo)
         self.trainer = Trainer(
             config=ppo,
             seed=cfg.seed,
@@ -177,14 +196,16 @@ class Run:
             scoring=parts.scoring,
             segmenter=segmenter,
             method=method,
-            updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], ppo),
+            updater=PPOUpdater(self.learner, ppo),
             kl_controller=KLController(
                 kind=ppo.kl_control, coef=ppo.kl_coef, target=ppo.kl_target, horizon=ppo.kl_horizon
             ),
             tracker=tracker,
             meter=self.meter,
+            engine=engine,
             placement=self._placement,
         )
+        engine.settle()
 
     def describe_models(self) -> dict[str, Any]:
         """For the manifest of the record (`Parts.describe_models`)."""

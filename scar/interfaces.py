@@ -6,6 +6,7 @@ Implementations do not inherit from these; `scar/build.py` wires them together a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,8 +41,8 @@ class PromptText:
 class Decoder(Protocol):
     """Generates one token at a time behind a batch of prompts."""
 
-    def next_logits(self) -> Tensor:
-        """f32[B,V]: logits of the sampling distribution of the next token."""
+    def draw(self, noise: Tensor) -> Tensor:
+        """i64[B]: the next token of every prompt, drawn by `noise` f32[B,V] of the exponential distribution."""
         ...
 
     def append(self, tokens: Tensor) -> None:
@@ -54,9 +55,10 @@ class Policy(Protocol):
 
     eos_id: int
     pad_id: int
+    vocabulary: int
 
-    def decoder(self, prompts: PromptBatch) -> Decoder:
-        """Start generating behind `prompts`."""
+    def decoder(self, prompts: PromptBatch) -> AbstractContextManager[Decoder]:
+        """Start generating behind `prompts`; the decoder is good inside the context."""
         ...
 
     def evaluate(self, prompts: PromptBatch, response_ids: Tensor, response_mask: Tensor) -> PolicyOutput:
@@ -68,6 +70,7 @@ class RewardModel(Protocol):
     """Scores prompt + response sequences; i64[R,L] ids and b[R,L] mask, where a False column is not there at all."""
 
     space_id: int
+    max_tokens: int
 
     def score(self, ids: Tensor, mask: Tensor) -> Tensor:
         """f32[R]: the score read at each row's last real token."""
@@ -206,8 +209,12 @@ class Tracker(Protocol):
         """One update's metrics."""
         ...
 
+    def resume(self, rows: Sequence[dict[str, Any]]) -> None:
+        """The rows of a run that was stopped and goes on: they were logged before, to a tracker that is no more."""
+        ...
+
     def finish(self, status: str) -> None:
-        """Close: `status` is "finished" or "failed"."""
+        """Close: `status` is "finished", "stopped" (it can go on) or "failed"."""
         ...
 
 

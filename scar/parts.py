@@ -11,8 +11,10 @@ from omegaconf import DictConfig
 from scar.attribution.backends import ScorerReport, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, LoadConfig, MemoryConfig, ScoringConfig
 from scar.construct import build_settings, construct
+from scar.engine.interfaces import Engine
+from scar.engine.single import TorchEngine
 from scar.evaluation.reward_eval import evaluate_policy
-from scar.interfaces import CoalitionScorer, CreditMethod, Segmenter, Task
+from scar.interfaces import CoalitionScorer, CreditMethod, RewardModel, Segmenter, Task
 from scar.models import loading
 from scar.models.placement import HostParking
 from scar.models.policy import CausalPolicy, new_value_head
@@ -52,7 +54,7 @@ def load_reward_model(
 
 
 def build_scoring(
-    cfg: DictConfig, policy_tokenizer: Any, reward_model: SequenceRewardModel, reward_tokenizer: Any
+    cfg: DictConfig, policy_tokenizer: Any, reward_model: RewardModel, reward_tokenizer: Any
 ) -> ResponseScoring:
     """Scores of the policy's responses as the task of `cfg` has them read."""
     config = build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
@@ -66,8 +68,11 @@ class Parts:
     """Tokenizers, reward model and scoring of a config, loaded at once; policy, credit method and segmenter on demand. `names`
     says which models these are."""
 
-    def __init__(self, cfg: DictConfig, task: Task, names: ModelNames, device: torch.device) -> None:
+    def __init__(
+        self, cfg: DictConfig, task: Task, names: ModelNames, device: torch.device, engine: Engine | None = None
+    ) -> None:
         self._cfg, self._device = cfg, device
+        self.engine: Engine = engine or TorchEngine()
         self._generation = build_settings(GenerationConfig, cfg.task.generation, "task.generation")
         self._task, self.names = task, names
         self._memory = build_settings(MemoryConfig, cfg.memory, "memory")
@@ -81,7 +86,8 @@ class Parts:
             weights=reward.get("weights", "float32"),  # models trained from scratch have no choice
         )
         self._commits = {"reward": getattr(self.reward_model.model.config, "_commit_hash", None)}
-        self.scoring = build_scoring(cfg, self.tokenizer, self.reward_model, self._reward_tokenizer)
+        self._text_scorer = self.engine.reward_model(self.reward_model)
+        self.scoring = build_scoring(cfg, self.tokenizer, self._text_scorer, self._reward_tokenizer)
 
     def describe_models(self) -> dict[str, Any]:
         """For the manifest of a record: fingerprints and reports, or names with the commits of the hub that were loaded."""
@@ -138,13 +144,13 @@ class Parts:
             )
 
     def sampler(self, policy: CausalPolicy, reference: CausalPolicy) -> Sampler:
-        """Samples from `policy`, with `reference` beside it."""
+        """Samples from `policy`, with `reference` beside it; each process passes a microbatch at a time."""
         return Sampler(
-            policy,
-            reference,
+            self.engine.sampled(policy),
+            self.engine.frozen(reference),
             tokenizer=self.tokenizer,
             generation=self._generation,
-            rows_a_pass=self._cfg.ppo.microbatch_size,
+            rows_a_pass=self._cfg.ppo.microbatch_size * self.engine.processes,
         )
 
     def placement(self, reference: CausalPolicy) -> Placement:
@@ -165,10 +171,10 @@ class Parts:
             runtime = {"reward_model": self.reward_model, "device": self._device}
             built, report = build_settings(make_scorer, cfg.coalitions, "coalitions", **runtime)
             reports.append(report)
-            return built
+            return self.engine.scorer(built, self.reward_model)
 
         offers: dict[str, Callable[[], Any]] = {
-            "reward_model": lambda: self.reward_model,
+            "reward_model": lambda: self._text_scorer,
             "scorer": scorer,
             "estimator": lambda: construct(cfg.estimator),
         }

@@ -57,17 +57,18 @@ class Sampler:
         running = torch.ones(len(limits), dtype=torch.bool, device=device)
         finished = torch.zeros_like(running)
         tokens, masks = [], []
-        decoder = self._policy.decoder(prompts)
-        for step in range(generation.max_new_tokens):
-            drawn = torch.multinomial(decoder.next_logits().softmax(-1), 1, generator=generator).squeeze(1)
-            token = torch.where(running, drawn, torch.full_like(drawn, self._policy.pad_id))
-            tokens.append(token)
-            masks.append(running)
-            finished = finished | (running & (token == self._policy.eos_id))
-            running = running & ~finished & (step + 1 < limits)
-            if not bool(running.any()) or step + 1 == generation.max_new_tokens:
-                break
-            decoder.append(token)
+        noise = torch.empty(len(limits), self._policy.vocabulary, device=device)
+        with self._policy.decoder(prompts) as decoder:
+            for step in range(generation.max_new_tokens):
+                drawn = decoder.draw(noise.exponential_(generator=generator))
+                token = torch.where(running, drawn, torch.full_like(drawn, self._policy.pad_id))
+                tokens.append(token)
+                masks.append(running)
+                finished = finished | (running & (token == self._policy.eos_id))
+                running = running & ~finished & (step + 1 < limits)
+                if not bool(running.any()) or step + 1 == generation.max_new_tokens:
+                    break
+                decoder.append(token)
         return torch.stack(tokens, 1), torch.stack(masks, 1), finished
 
     def _length_limits(self, batch: int, generator: torch.Generator) -> Tensor:

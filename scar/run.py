@@ -1,9 +1,7 @@
-"""The life of one run: its name, its trackers, and the record it leaves. What is wired to what is in scar/build.py."""
+"""One run from its config to its record: its name, its trackers, where it goes on. What is wired to what is in scar/build.py."""
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from scar.build import Run, build_task, check_settings, local_models, setup_process, source_name
+from scar.build import Run, build_engine, build_task, check_settings, local_models, setup_process, source_name
+from scar.checkpoint import Checkpoint, find_checkpoint
 from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
 from scar.recipes.store import RECIPE, StartProgress
-from scar.tracking.provenance import code_state, device_description, versions
-from scar.tracking.records import SCHEMA_VERSION, RunWriter, record_folder
+from scar.runlife import RunLife
+from scar.tracking.provenance import code_digest
+from scar.tracking.records import NoWriter, RunWriter, partial_folder, read_jsonl, record_folder
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
 
-NOT_IDENTITY = ("paths", "tracker", "force", "hydra", "memory")
-"""Config keys that do not change what a run computes, so they are no part of its fingerprint."""
+NOT_IDENTITY = ("paths", "tracker", "force", "hydra", "memory", "engine", "checkpoint")
+"""Config keys that change nothing of what a run computes but its rounding, so they are no part of its fingerprint."""
 
 
 NEWER = ("folder", "revision", "comparisons_path", "comparisons_revision")
@@ -60,33 +60,52 @@ def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:
 
 
 def train_run(cfg: DictConfig) -> Path:
-    """Train and evaluate one run unless its record exists; returns the record's folder."""
+    """Train and evaluate one run unless its record exists; returns the record's folder. A run that was stopped goes on from
+    its last checkpoint."""
     device = setup_process(cfg)
-    ppo = check_settings(cfg)
+    ppo, engine = check_settings(cfg), build_engine(cfg)
     identity = run_identity(cfg, device)
     folder = run_folder(cfg, identity)
-    progress = _progress_tracker(cfg, ppo, folder)
-    if folder.exists() and not cfg.force:
-        progress.finish("skipped")
+    trackers = TrackerGroup([_progress_tracker(cfg, ppo, folder)] if engine.is_main else [])
+    if engine.agreed(folder.exists()) and not cfg.force:
+        trackers.finish("skipped")
         return folder
-    trackers = TrackerGroup([progress])
     status, writer = "failed", None
     try:
         try:
-            run = Run(cfg, ppo, device, trackers)
-            writer = RunWriter(folder)
+            checkpoint = _where_it_stopped(folder)
+            run = Run(cfg, ppo, device, trackers, engine)
+            writer = (RunWriter if engine.is_main else NoWriter)(folder, done=checkpoint.update if checkpoint else 0)
             trackers.add(JsonlTracker(writer))
-            trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=identity))
-            _write_results(run, writer, cfg, identity, device)
+            if engine.is_main:
+                trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=identity))
+            if checkpoint and engine.is_main:
+                trackers.resume(read_jsonl(writer.partial / "metrics.jsonl"))
+            RunLife(run, cfg, identity, device, checkpoint).write(writer)
             status = "finished"
+        except BaseException:
+            status = "stopped" if find_checkpoint(partial_folder(folder)) else "failed"
+            raise
         finally:
             trackers.finish(status)
     except BaseException:  # Ctrl-C and a tracker that cannot close leave nothing half-written either
         if writer is not None:
-            writer.discard()
+            (writer.close if find_checkpoint(writer.partial) else writer.discard)()
         raise
     writer.commit()
+    engine.agreed(None)  # no process ends before the record is there
     return folder
+
+
+def _where_it_stopped(folder: Path) -> Checkpoint | None:
+    """The checkpoint of the run of `folder`, if it has one; ValueError when other code made it."""
+    checkpoint = find_checkpoint(partial_folder(folder))
+    if checkpoint is not None and checkpoint.state["code"]["digest"] != code_digest():
+        raise ValueError(
+            f"{checkpoint.folder} was made by other code (commit {checkpoint.state['code']['commit']}), and a record is of one "
+            f"code: check that out to go on, or delete {checkpoint.folder.parents[1]} to start again"
+        )
+    return checkpoint
 
 
 def _progress_tracker(cfg: DictConfig, ppo: PPOConfig, folder: Path) -> Any:
@@ -97,47 +116,6 @@ def _progress_tracker(cfg: DictConfig, ppo: PPOConfig, folder: Path) -> Any:
             Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=ppo.updates
         )
     return BarTracker(name=name, updates=ppo.updates, folder=folder)
-
-
-def _write_results(
-    run: Run, writer: RunWriter, cfg: DictConfig, identity: dict[str, Any], device: torch.device
-) -> None:
-    """Evaluate the SFT policy, train, evaluate again, and write everything but the rows."""
-    started, clock = datetime.now(UTC), time.monotonic()
-    initial, _ = run.evaluate()
-    run.trainer.train()
-    final, samples = run.evaluate()
-    protocol = plain(cfg.evaluation) | {"split": "test", "generation": plain(cfg.task.generation)}
-    writer.write("evaluation.json", {"protocol": protocol, "initial": initial, "final": final})
-    writer.write("samples.jsonl", samples)
-    uses_units = "estimator" in cfg.shaping.needs
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "status": "finished",
-        "scale": cfg.scale,
-        "task": cfg.task.name,
-        "method": cfg.shaping.name,
-        "segmentation": cfg.segmentation.name if uses_units else None,
-        "estimator": plain(cfg.estimator) if uses_units else None,
-        "coalitions": run.coalitions.as_dict() if run.coalitions else None,
-        "alpha": cfg.shaping.alpha,
-        "seed": cfg.seed,
-        "model_seed": cfg.model_seed,
-        "device": device_description(device),
-        "fingerprint": fingerprint(identity),
-        "config": identity,
-        **code_state(),
-        "versions": versions(),
-        "models": run.describe_models(),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "timing": {
-            "total_seconds": time.monotonic() - clock,
-            "device_seconds": run.meter.total_seconds,
-            "peak_memory_bytes": run.meter.peak_memory_bytes(),
-        },
-    }
-    writer.write("manifest.json", manifest)
 
 
 def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from scar.config import PPOConfig
+from scar.engine.interfaces import Engine
 from scar.interfaces import CreditMethod, PromptStream, Scoring, Segmenter, Tracker
 from scar.ppo.advantages import estimate_advantages
 from scar.ppo.kl_control import KLController
@@ -51,6 +52,21 @@ class Placement(Protocol):
         ...
 
 
+class Saver(Protocol):
+    """Keeps what a run needs to go on (scar/checkpoint.py)."""
+
+    def after_update(self, update: int) -> None:
+        """Called when `update` is done and logged."""
+        ...
+
+
+class NoSaver:
+    """Keeps nothing."""
+
+    def after_update(self, update: int) -> None:
+        """See Saver."""
+
+
 class OnDevice:
     """The placement of models that always are on the device."""
 
@@ -76,11 +92,13 @@ class Trainer:
     kl_controller: KLController
     tracker: Tracker
     meter: StageMeter
+    engine: Engine
     placement: Placement = field(default_factory=OnDevice)
 
-    def train(self) -> None:
-        """Run all updates; FloatingPointError when a metric is no longer finite."""
-        for update in range(1, self.config.updates + 1):
+    def train(self, saver: Saver | None = None, *, done: int = 0) -> None:
+        """Run all updates after the first `done`; FloatingPointError when a metric is no longer finite."""
+        saver = saver or NoSaver()
+        for update in range(done + 1, self.config.updates + 1):
             row = self.run_update(update)
             broken = [name for name, value in row.items() if not math.isfinite(value)]
             if broken:
@@ -92,6 +110,24 @@ class Trainer:
                     "update %d: KL %.1f < -1: sampling and log-probabilities disagree", update, row["kl/seq_sum_mean"]
                 )
             self.tracker.log(row)
+            saver.after_update(update)
+
+    def state(self) -> dict[str, float]:
+        """The numbers that the next update depends on, beside the learner's. Prompts, sampling, minibatches and estimators
+        draw from streams that are named by the update (scar/seeding.py), so they have no state of their own.
+        `device_seconds` is the mean of all processes."""
+        spent = self.engine.merge({}, {"device_seconds": self.meter.total_seconds})["device_seconds"]
+        return {
+            "kl_coef": self.kl_controller.coef,
+            "optimizer_steps": self.updater.optimizer_steps,
+            "device_seconds": spent / self.engine.processes,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self.kl_controller.coef = state["kl_coef"]
+        self.updater.optimizer_steps = state["optimizer_steps"]
+        self.meter.total_seconds = state["device_seconds"]
 
     def run_update(self, update: int) -> dict[str, Any]:
         """One batch in one direction; returns the row to log."""
@@ -117,9 +153,8 @@ class Trainer:
             "update": update,
             "episodes": update * config.batch_size,
             "optimizer_steps": self.updater.optimizer_steps,
-            "device_seconds": self.meter.total_seconds,
         }
-        return counters | row | {"kl/coef": kl_coef, "lr": learning_rate} | self._costs()
+        return self.engine.merge(counters | row | {"kl/coef": kl_coef, "lr": learning_rate}, self._costs())
 
     def _score_and_segment(self, rollout: Rollout) -> tuple[Scores, Units | None]:
         """Scores and, where the method needs them, units. On a GPU the parser works on the CPU beside the scoring, and
@@ -145,11 +180,12 @@ class Trainer:
     def _stream(self, purpose: str, update: int) -> torch.Generator:
         return generator(self.seed, purpose, update, device=self.device)
 
-    def _costs(self) -> dict[str, Any]:
+    def _costs(self) -> dict[str, float]:
         stages = self.meter.take_stages()
         hours = "gpu_hours" if self.device.type == "cuda" else "cpu_hours"
         return {f"time/{name}_s": seconds for name, seconds in stages.items()} | {
             "time/total_s": sum(stages.values()),
+            "device_seconds": self.meter.total_seconds,
             hours: self.meter.total_seconds / 3600,
             "memory/peak_bytes": self.meter.peak_memory_bytes(),
         }

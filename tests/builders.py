@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from scar.coalitions import CoalitionPlan, CoalitionRows
 from scar.config import PPOConfig
+from scar.engine.single import TorchLearner
 from scar.models.reading import as_sampled
+from scar.ppo.updater import PPOUpdater
 from scar.types import PromptBatch, Rollout, Scores, Units
 
 EOS, PAD, SPACE = 0, 1, 2
@@ -362,3 +365,8 @@ def ppo_config(**changes: object) -> PPOConfig:
         "max_mean_ratio": None,
     }
     return PPOConfig(**(settings_of_ppo | changes))  # type: ignore[arg-type]
+
+
+def updater_for(policy: Any, config: PPOConfig) -> PPOUpdater:
+    """A PPO updater of `policy` in this process."""
+    return PPOUpdater(TorchLearner(policy, config), config)

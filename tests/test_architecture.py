@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE, SCRIPTS = REPOSITORY / "scar", REPOSITORY / "experiments"
 
 LAYERS = {
-    0: ("types", "coalitions", "pairs", "interfaces", "config", "seeding", "packages", "offline"),
+    0: ("types", "coalitions", "pairs", "interfaces", "config", "seeding", "packages", "offline", "engine.interfaces"),
     1: (
         "ppo.masked",
         "ppo.advantages",
@@ -68,6 +68,7 @@ LAYERS = {
         "judging",
         "recipes",
         "run",
+        "runlife",
         "crediting",
         "cli",
         "bench",
@@ -87,6 +88,7 @@ HYDRA_USERS = {
     "prefetch",
     "judging",
     "run",
+    "runlife",
     "crediting",
     "cli",
     "bench.estimators",
@@ -250,7 +252,7 @@ def test_reports_do_not_load_models() -> None:
 
 def test_the_environment_is_read_where_it_may_be() -> None:
     readers = {name for name, file in FILES.items() if "environ" in file.read_text(encoding="utf-8")}
-    assert readers <= {"build", "cli", "judging", "tracking.wandb_runs", "report.notebook"}
+    assert readers <= {"build", "cli", "judging", "engine.ranks", "tracking.wandb_runs", "report.notebook"}
 
 
 @pytest.mark.parametrize("file", [*FILES.values(), *sorted(SCRIPTS.glob("*.py"))], ids=lambda file: file.stem)

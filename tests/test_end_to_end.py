@@ -237,9 +237,9 @@ def count_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     trained: list[int] = []
     train = Trainer.train
 
-    def spy(self: Trainer) -> None:
+    def spy(self: Trainer, *arguments: Any, **options: Any) -> None:
         trained.append(self.seed)
-        train(self)
+        train(self, *arguments, **options)
 
     monkeypatch.setattr(Trainer, "train", spy)
     return trained

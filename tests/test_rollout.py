@@ -11,10 +11,9 @@ import torch
 from scar.config import GenerationConfig
 from scar.models.policy import CausalPolicy
 from scar.ppo.advantages import estimate_advantages
-from scar.ppo.updater import PPOUpdater
 from scar.rollout import Sampler
 from scar.types import PromptBatch, Rollout, UpdateStats
-from tests.builders import ppo_config
+from tests.builders import ppo_config, updater_for
 from tests.models.tiny import ARCHITECTURES, EOS, PAD, PROMPTS, VOCABULARY, left_padded, tiny_policy
 
 FREQUENT = 2
@@ -129,7 +128,7 @@ def updater_of(policy: CausalPolicy, rollout: Rollout, **settings: float) -> Upd
     advantages = estimate_advantages(rewards, rollout.values, rollout.response_mask, gamma=1.0, gae_lambda=0.95)
     count = len(rollout.texts)
     config = ppo_config(batch_size=count, minibatch_size=count // 2, microbatch_size=1, **settings)
-    updater = PPOUpdater(policy, list(policy.parameters()), config)
+    updater = updater_for(policy, config)
     return updater.update(rollout, advantages, generator=torch.Generator().manual_seed(1))
 
 

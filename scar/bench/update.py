@@ -13,6 +13,7 @@ from scar.attribution.estimators import OwenEstimator
 from scar.bench.rows import Row
 from scar.bench.workloads import random_config, random_prompts, random_reward_model, random_units, score
 from scar.config import GenerationConfig, PPOConfig
+from scar.engine.single import TorchEngine, TorchLearner
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.models.reward import SequenceRewardModel
 from scar.ppo.kl_control import KLController
@@ -106,10 +107,11 @@ def _trainer(responses: int, size: str) -> Trainer:
         scoring=_Scoring(reward_model),
         segmenter=_Spans(),
         method=ScarMethod(scorer=scorer, estimator=estimator, fill="space", empty="uniform"),
-        updater=PPOUpdater(policy, [p for p in policy.parameters() if p.requires_grad], config),
+        updater=PPOUpdater(TorchLearner(policy, config), config),
         kl_controller=KLController(kind="fixed", coef=0.05, target=6.0, horizon=10000.0),
         tracker=None,  # type: ignore[arg-type]  # single updates are not logged
         meter=Meter(device),
+        engine=TorchEngine(),
     )
 
 

@@ -71,6 +71,11 @@ class CausalPolicy(nn.Module):
         return reference if shared else reference.requires_grad_(False)
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens there are to draw from."""
+        return int(self.model.get_output_embeddings().out_features)
+
+    @property
     def shares_weights(self) -> bool:
         """Whether this is a reference policy that is another policy without its adapters."""
         return not self.adapted
@@ -102,10 +107,16 @@ class CausalPolicy(nn.Module):
 
         Args: `response_ids` i64[B,T], `response_mask` b[B,T]. Without a value head the values are zero.
         """
-        ids = torch.cat([prompts.prompt_ids, response_ids], 1)
-        mask = torch.cat([prompts.prompt_mask, response_mask], 1)
+        return PolicyOutput(*self(prompts.prompt_ids, prompts.prompt_mask, response_ids, response_mask))
+
+    def forward(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`evaluate` on plain tensors, as engines call it: log-probabilities, entropies and values."""
+        ids = torch.cat([prompt_ids, response_ids], 1)
+        mask = torch.cat([prompt_mask, response_mask], 1)
         # The state before response token t ends at position P + t - 1.
-        states = slice(prompts.prompt_ids.shape[1] - 1, -1)
+        states = slice(prompt_ids.shape[1] - 1, -1)
         with self.forward_context(recompute=self.recompute):
             hidden = _hidden(self.model.base_model, ids, mask)[:, states]
             logits = self.model.get_output_embeddings()(hidden)
@@ -117,15 +128,13 @@ class CausalPolicy(nn.Module):
         values = torch.zeros_like(logprobs) if self.value_head is None else self.value_head(seen.float()).squeeze(-1)
         # torch.where, not a product: a padded EOS position has log-probability -inf and -inf * 0 is nan.
         zero = torch.zeros((), device=logprobs.device)
-        return PolicyOutput(
-            logprobs=torch.where(response_mask, logprobs, zero),
-            entropy=torch.where(response_mask, entropy, zero),
-            values=torch.where(response_mask, values, zero),
-        )
+        logprobs, entropy, values = (torch.where(response_mask, part, zero) for part in (logprobs, entropy, values))
+        return logprobs, entropy, values
 
-    def decoder(self, prompts: PromptBatch) -> CachedDecoder:
+    @contextmanager
+    def decoder(self, prompts: PromptBatch) -> Iterator[CachedDecoder]:
         """Start generating behind `prompts`."""
-        return CachedDecoder(self, prompts)
+        yield CachedDecoder(self, prompts)
 
 
 class CachedDecoder:
@@ -153,6 +162,11 @@ class CachedDecoder:
     def next_logits(self) -> Tensor:
         """f32[B,V]: logits of the sampling distribution of the next token."""
         return self._policy.sampling_logits(self._logits, first_step=self._step).squeeze(1)
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """i64[B]: the next token. The largest p / noise is a draw from p when the noise is exponential: the very
+        computation of torch.multinomial, but a row's draw depends on its own noise alone, whoever has the other rows."""
+        return (self.next_logits().softmax(-1) / noise).argmax(-1)
 
     def append(self, tokens: Tensor) -> None:
         """Append `tokens` i64[B] and advance."""

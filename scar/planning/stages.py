@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scar.config import PPOConfig
-from scar.models.policy import CausalPolicy
+from scar.models.policy import CachedDecoder, CausalPolicy
 from scar.planning.tracing import Cost, real_tensors, trace
 from scar.ppo.losses import policy_losses, value_losses
 from scar.types import PromptBatch
@@ -34,16 +34,16 @@ def made_up_text(rows: int, length: int) -> tuple[Tensor, Tensor]:
     return ids, torch.ones_like(ids, dtype=torch.bool)
 
 
-def decode_step(decoder: Any) -> None:
-    """Draw a token of each response and append it."""
-    decoder.append(torch.multinomial(decoder.next_logits().softmax(-1), 1).squeeze(1))
+def decode_step(decoder: Any, noise: tuple[int, int]) -> None:
+    """Draw a token of each response and append it, as Sampler does; `noise`: rows and tokens of the vocabulary."""
+    decoder.append(decoder.draw(torch.empty(noise).exponential_()))
 
 
 def generate(policy: CausalPolicy, prompts: PromptBatch, response: int) -> None:
     """Sample `response` tokens behind each prompt."""
-    decoder = policy.decoder(prompts)
-    for _ in range(response - 1):
-        decode_step(decoder)
+    with policy.decoder(prompts) as decoder:
+        for _ in range(response - 1):
+            decode_step(decoder, (len(prompts.texts), policy.vocabulary))
 
 
 def microbatch(policy: CausalPolicy, ppo: PPOConfig, prompts: PromptBatch, response: tuple[Tensor, Tensor]) -> None:
@@ -69,12 +69,12 @@ def optimizer_step(optimizer: torch.optim.Optimizer, parameters: list[nn.Paramet
 def generation_cost(policy: CausalPolicy, *, rows: int, prompt: int, response: int) -> Cost:
     """Sampling `response` tokens behind prompts of `prompt`. Every step is linear in what is cached, so the first and the
     last tell all; `kept_bytes` are the keys and values at the end."""
-    cost, decoder = trace(lambda: policy.decoder(made_up_prompts(rows, prompt)))
+    cost, decoder = trace(lambda: CachedDecoder(policy, made_up_prompts(rows, prompt)))
     if response == 1:
         return cost
-    first, _ = trace(lambda: decode_step(decoder))
-    before, decoder = trace(lambda: policy.decoder(made_up_prompts(rows, prompt + response - 2)))
-    last, _ = trace(lambda: decode_step(decoder))
+    first, _ = trace(lambda: decode_step(decoder, (rows, policy.vocabulary)))
+    before, decoder = trace(lambda: CachedDecoder(policy, made_up_prompts(rows, prompt + response - 2)))
+    last, _ = trace(lambda: decode_step(decoder, (rows, policy.vocabulary)))
     steps = (first + last).times((response - 1) / 2)
     peak = max(cost.peak_bytes, before.kept_bytes + last.peak_bytes)
     return replace(cost + steps, peak_bytes=peak, kept_bytes=before.kept_bytes)

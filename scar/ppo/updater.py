@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scar.config import PPOConfig
-from scar.interfaces import Policy
+from scar.engine.interfaces import Learner
 from scar.ppo.losses import explained_variance, policy_losses, value_losses
 from scar.types import Advantages, Rollout, UpdateStats
 
 
 class PPOUpdater:
-    """Owns the optimizer of `parameters` and improves `policy` on one rollout at a time."""
+    """Improves the policy of `learner` on one rollout at a time."""
 
-    def __init__(self, policy: Policy, parameters: list[nn.Parameter], config: PPOConfig) -> None:
-        self._policy = policy
-        self._parameters = parameters
+    def __init__(self, learner: Learner, config: PPOConfig) -> None:
+        self._learner = learner
         self._config = config
-        # AdamW with weight decay 0 is Adam.
-        self._optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, eps=config.adam_eps, weight_decay=config.weight_decay
-        )
         self.optimizer_steps = 0
 
     def set_learning_rate(self, update: int) -> float:
@@ -31,8 +26,7 @@ class PPOUpdater:
         rate = self._config.learning_rate
         if self._config.learning_rate_schedule == "linear":
             rate *= 1 - (update - 1) / self._config.updates
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        self._learner.set_learning_rate(rate)
         return rate
 
     def update(self, rollout: Rollout, advantages: Advantages, *, generator: torch.Generator) -> UpdateStats:
@@ -64,25 +58,23 @@ class PPOUpdater:
         that the split into microbatches changes nothing (the code bases of the paper weight each microbatch equally)."""
         tokens = rollout.response_mask[rows].sum()
         totals: dict[str, float] = defaultdict(float)
-        for chunk in rows.split(self._config.microbatch_size):
+        for chunk in self._learner.share(rows).split(self._config.microbatch_size):
             loss, sums = self._losses(rollout, advantages, chunk)
-            (loss / tokens).backward()
+            self._learner.backward(loss / tokens)
             for name, value in sums.items():
                 totals[name] += value
-        stats = {name: value / float(tokens) for name, value in totals.items()}
+        stats = {name: value / float(tokens) for name, value in self._learner.add_up(totals).items()}
         limit = self._config.max_mean_ratio
         guard_hit = limit is not None and not stats["ratio_mean"] <= limit  # so that nan is caught too
-        norm = nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm or float("inf"))
-        if not guard_hit:  # a policy far from its rollout would only be driven further away (paper note 22)
-            self._optimizer.step()
-            self.optimizer_steps += 1
-        self._optimizer.zero_grad(set_to_none=True)
-        return stats | {"grad_norm": float(norm), "skipped": float(guard_hit)}
+        # A policy far from its rollout would only be driven further away (paper note 22).
+        norm = self._learner.step(skip=guard_hit)
+        self.optimizer_steps += not guard_hit
+        return stats | {"grad_norm": norm, "skipped": float(guard_hit)}
 
     def _losses(self, rollout: Rollout, advantages: Advantages, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The summed loss of `rows` and summed statistics, over real tokens."""
         config, mask = self._config, rollout.response_mask[rows]
-        new = self._policy.evaluate(rollout.prompts.select(rows), rollout.response_ids[rows], mask)
+        new = self._learner.policy.evaluate(rollout.prompts.select(rows), rollout.response_ids[rows], mask)
         policy, policy_clipped = policy_losses(
             new.logprobs, rollout.logprobs[rows], advantages.advantages[rows], clip_range=config.clip_range
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -19,6 +20,14 @@ def code_state() -> dict[str, Any]:
     commit = _git(here, "rev-parse", "HEAD")
     changes = _git(here, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": bool(changes) if commit else None}
+
+
+def code_digest() -> str:
+    """A digest of the package's Python files: equal digests are the same code, whatever else a commit changed."""
+    package, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -150,15 +150,53 @@ def record_folder(root: Path, manifest: Mapping[str, Any]) -> Path:
     return root / manifest["scale"] / manifest["task"] / manifest["method"] / name
 
 
-class RunWriter:
-    """Writes one run into `<folder>.partial`; `commit` renames it to `folder`, `discard` removes it."""
+def partial_folder(folder: Path) -> Path:
+    """Where the run of `folder` is while it is not finished."""
+    return folder.with_name(folder.name + PARTIAL_SUFFIX)
 
-    def __init__(self, folder: Path) -> None:
+
+class NoWriter:
+    """The writer of a process that is not the main one: one record is enough."""
+
+    def __init__(self, folder: Path, *, done: int = 0) -> None:
+        self.folder, self.partial = folder, partial_folder(folder)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def write(self, name: str, value: Any) -> None:
+        """Nothing."""
+
+    def remove(self, name: str) -> None:
+        """Nothing."""
+
+    def commit(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def discard(self) -> None:
+        """Nothing."""
+
+
+class RunWriter:
+    """Writes one run into `<folder>.partial`; `commit` renames it to `folder`, `discard` removes it, `close` leaves it there
+    to be gone on with: then `done` says how many of its rows count."""
+
+    def __init__(self, folder: Path, *, done: int = 0) -> None:
         self.folder = folder
-        self.partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        self._rows = open(self.partial / "metrics.jsonl", "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self.partial = partial_folder(folder)
+        rows = self.partial / "metrics.jsonl"
+        if done:
+            kept = rows.read_text(encoding="utf-8").splitlines(keepends=True)[:done]
+            shutil.rmtree(self.partial / "wandb", ignore_errors=True)  # the tracker is told those rows again
+        else:
+            kept = []
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
+        rows.write_text("".join(kept), encoding="utf-8")
+        self._rows = open(rows, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def append(self, row: dict[str, Any]) -> None:
         """Append one update's row to metrics.jsonl."""
@@ -171,6 +209,10 @@ class RunWriter:
         else:
             write_json(self.partial / name, value)
 
+    def remove(self, name: str) -> None:
+        """Remove a folder that the finished run does not need."""
+        shutil.rmtree(self.partial / name, ignore_errors=True)
+
     def commit(self) -> RunRecord:
         """Make the run a finished one."""
         self._rows.close()
@@ -179,8 +221,12 @@ class RunWriter:
         os.replace(self.partial, self.folder)
         return RunRecord(self.folder)
 
-    def discard(self) -> None:
-        """Remove what was written of an unfinished run."""
+    def close(self) -> None:
+        """Leave an unfinished run as it is."""
         with suppress(OSError):  # closing writes what is buffered, which fails again on a full disk
             self._rows.close()
+
+    def discard(self) -> None:
+        """Remove what was written of an unfinished run."""
+        self.close()
         shutil.rmtree(self.partial, ignore_errors=True)

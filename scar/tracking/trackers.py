@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from scar.tracking.records import RunWriter, write_json
+from scar.tracking.records import NoWriter, RunWriter, write_json
 
 if TYPE_CHECKING:  # the interfaces import torch, which a process that only draws progress does not need
     from scar.interfaces import Tracker
@@ -20,12 +20,15 @@ if TYPE_CHECKING:  # the interfaces import torch, which a process that only draw
 class JsonlTracker:
     """Appends every row to the run's metrics.jsonl."""
 
-    def __init__(self, writer: RunWriter) -> None:
+    def __init__(self, writer: RunWriter | NoWriter) -> None:
         self._writer = writer
 
     def log(self, row: dict[str, Any]) -> None:
         """Append the row."""
         self._writer.append(row)
+
+    def resume(self, rows: Sequence[dict[str, Any]]) -> None:
+        """The writer has kept them."""
 
     def finish(self, status: str) -> None:
         """Nothing to close: the writer is committed or discarded by the run."""
@@ -39,6 +42,9 @@ class NoTracker:
 
     def log(self, row: dict[str, Any]) -> None:
         """Ignore the row: JsonlTracker has it."""
+
+    def resume(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Ignore the rows."""
 
     def finish(self, status: str) -> None:
         """Nothing to close."""
@@ -58,6 +64,10 @@ class ProgressFile:
     def log(self, row: dict[str, Any]) -> None:
         """Report the update just finished."""
         self.advance(row["update"], _describe(row["reward/raw_mean"], row["kl/seq_sum_mean"]))
+
+    def resume(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Report the update from which the run goes on."""
+        self.log(rows[-1])
 
     def advance(self, done: int, note: str, *, updates: int | None = None) -> None:
         """Report `done` updates and the last numbers; `updates` if how many there are is known only now."""
@@ -104,12 +114,17 @@ class BarTracker:
         self._folder = folder
         self._progress = progress_bar()
         self._task = self._progress.add_task(name, total=updates, rate="", note="")
-        self._started = time.monotonic()
+        self._started, self._before = time.monotonic(), 0
         self._progress.start()
+
+    def resume(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Begin the bar where the run goes on."""
+        self._before = rows[-1]["update"]
+        self._progress.reset(self._task, completed=self._before)
 
     def log(self, row: dict[str, Any]) -> None:
         """Advance the bar."""
-        rate = row["update"] / max(time.monotonic() - self._started, 1e-9)
+        rate = (row["update"] - self._before) / max(time.monotonic() - self._started, 1e-9)
         note = _describe(row["reward/raw_mean"], row["kl/seq_sum_mean"])
         self._progress.update(self._task, completed=row["update"], rate=f"{rate:.1f}/s", note=note)
 
@@ -119,6 +134,7 @@ class BarTracker:
         self._progress.stop()
         lines = {
             "finished": f"record: {self._folder}",
+            "stopped": f"stopped; the same command goes on from there: {self._folder}",
             "skipped": f"finished already: {self._folder} (force=true runs it again)",
         }
         if status in lines:
@@ -201,13 +217,18 @@ class TrackerGroup:
         for tracker in self._trackers:
             tracker.log(row)
 
+    def resume(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Tell all."""
+        for tracker in self._trackers:
+            tracker.resume(rows)
+
     def finish(self, status: str) -> None:
-        """Finish everywhere; the first error is raised after all were reached, unless the run has failed already."""
+        """Finish everywhere; the first error is raised after all were reached, unless the run has none to be lost."""
         errors = []
         for tracker in self._trackers:
             try:
                 tracker.finish(status)
             except Exception as error:
                 errors.append(error)
-        if errors and status != "failed":
+        if errors and status == "finished":
             raise errors[0]

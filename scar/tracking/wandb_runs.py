@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,11 @@ class WandbTracker:
     def log(self, row: dict[str, Any]) -> None:
         """Log the row at its update."""
         self._run.log(row, step=row["update"])
+
+    def resume(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Log them again: this W&B run is to be whole, and the one of the run that was stopped stays as it ended."""
+        for row in rows:
+            self.log(row)
 
     def finish(self, status: str) -> None:
         """Send the rest of a finished run's record, and close the W&B run."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scar.interfaces import PolicyOutput
 from scar.models import policy as policy_module
-from scar.models.policy import CausalPolicy, new_value_head, positions
+from scar.models.policy import CachedDecoder, CausalPolicy, new_value_head, positions
 from tests.models.tiny import (
     ARCHITECTURES,
     EOS,
@@ -124,7 +124,7 @@ def test_decoder_gives_the_distribution_that_evaluate_reads(architecture: str) -
     policy = tiny_policy(architecture)
     out = evaluated(policy)
     ids, mask = right_padded(RESPONSES)
-    decoder = policy.decoder(left_padded(PROMPTS))
+    decoder = CachedDecoder(policy, left_padded(PROMPTS))
     for step in range(ids.shape[1]):
         distribution = decoder.next_logits().log_softmax(-1)
         assert distribution.shape == (3, VOCABULARY)
@@ -139,7 +139,7 @@ def test_decoder_gives_the_distribution_that_evaluate_reads(architecture: str) -
 @torch.no_grad()
 def test_eos_is_impossible_before_min_new_tokens_and_possible_after() -> None:
     policy = tiny_policy(min_new_tokens=2)
-    decoder = policy.decoder(left_padded(PROMPTS))
+    decoder = CachedDecoder(policy, left_padded(PROMPTS))
     for step in range(4):
         eos_probability = decoder.next_logits().softmax(-1)[:, EOS]
         assert ((eos_probability > 0) == (step >= 2)).all()

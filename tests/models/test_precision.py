@@ -13,7 +13,7 @@ import torch
 from scar.config import LoadConfig, LoraSettings, MemoryConfig
 from scar.models.loading import load_policy_model
 from scar.models.placement import HostParking
-from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.policy import CachedDecoder, CausalPolicy, new_value_head
 from scar.models.precision import add_lora, has_adapters, weight_options
 from scar.models.reward import SequenceRewardModel
 from tests.models.tiny import (
@@ -200,7 +200,7 @@ def test_recomputing_keeps_less_and_leaves_sampling_its_cache() -> None:
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):  # type: ignore[func-returns-value]
             loss(policy)
         kept.append(sum(saved))
-        decoder = policy.decoder(left_padded(PROMPTS))
+        decoder = CachedDecoder(policy, left_padded(PROMPTS))
         for token in ([4, 13, 16], [12, 13, 5]):
             decoder.append(torch.tensor(token))
         whole = policy.evaluate(left_padded(PROMPTS), *right_padded([[4, 12, 6], [13, 13, 2], [16, 5, 22]]))

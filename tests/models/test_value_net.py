@@ -16,10 +16,9 @@ from scar.attribution.backends import make_scorer
 from scar.models.loading import load_reward_sequence_model
 from scar.models.policy import CausalPolicy
 from scar.models.reward import SCORE_OFFSET, SequenceRewardModel
-from scar.ppo.updater import PPOUpdater
 from scar.types import Advantages, Rollout
 from tests.attribution.tiny_scorers import SCORERS, check_scores, classifier, mixed_batch
-from tests.builders import ppo_config
+from tests.builders import ppo_config, updater_for
 from tests.models.tiny import (
     ARCHITECTURES,
     EOS,
@@ -242,8 +241,7 @@ def update(policy: CausalPolicy, *, advantage: float, value_loss_coef: float) ->
     config = ppo_config(
         batch_size=3, minibatch_size=3, microbatch_size=3, learning_rate=1e-3, value_loss_coef=value_loss_coef
     )
-    parameters = [p for p in policy.parameters() if p.requires_grad]
-    PPOUpdater(policy, parameters, config).update(rollout, advantages, generator=torch.Generator().manual_seed(0))
+    updater_for(policy, config).update(rollout, advantages, generator=torch.Generator().manual_seed(0))
 
 
 def parts_of(policy: CausalPolicy) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 
 from scar.bench.planning import measure, real_work
 from scar.bench.update import ppo_config
+from scar.models.policy import CachedDecoder
 from scar.planning import stages
 from scar.planning.models import Models, fake_models
 from scar.planning.shapes import policy_shape, reward_shape
@@ -48,7 +49,7 @@ def test_one_token_needs_no_step() -> None:
     policy = build().policy
     with fake_tensors(), torch.no_grad():
         found = stages.generation_cost(policy, rows=3, prompt=10, response=1)
-        prefill, _ = trace(lambda: policy.decoder(stages.made_up_prompts(3, 10)))
+        prefill, _ = trace(lambda: CachedDecoder(policy, stages.made_up_prompts(3, 10)))
     assert found.flops == prefill.flops > 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -13,13 +14,13 @@ from torch import Tensor, nn
 from scar.interfaces import Decoder, PolicyOutput
 from scar.ppo.updater import PPOUpdater
 from scar.types import Advantages, PromptBatch, Rollout, UpdateStats
-from tests.builders import EOS, PAD, make_rollout, ppo_config, rollout_of
+from tests.builders import EOS, PAD, make_rollout, ppo_config, rollout_of, updater_for
 
 
 class TinyPolicy(nn.Module):
     """A bigram model: the logits of a token are a table's row of the token before it, and so is the value."""
 
-    eos_id, pad_id = EOS, PAD
+    eos_id, pad_id, vocabulary = EOS, PAD, 6
 
     def __init__(self, vocabulary: int, *, seed: int | None = None) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class TinyPolicy(nn.Module):
             start = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed))
         self.table = nn.Parameter(start)
 
-    def decoder(self, prompts: PromptBatch) -> Decoder:
+    def decoder(self, prompts: PromptBatch) -> AbstractContextManager[Decoder]:
         raise NotImplementedError
 
     def evaluate(self, prompts: PromptBatch, response_ids: Tensor, response_mask: Tensor) -> PolicyOutput:
@@ -52,7 +53,7 @@ def with_own_logprobs(policy: TinyPolicy, rollout: Rollout, log_ratio: float | T
 def run_update(
     policy: TinyPolicy, rollout: Rollout, advantages: Advantages, *, seed: int = 0, **config: Any
 ) -> tuple[UpdateStats, PPOUpdater]:
-    updater = PPOUpdater(policy, list(policy.parameters()), ppo_config(**config))
+    updater = updater_for(policy, ppo_config(**config))
     return updater.update(rollout, advantages, generator=torch.Generator().manual_seed(seed)), updater
 
 
@@ -261,7 +262,7 @@ def test_a_skipped_step_leaves_no_trace_in_the_optimizer() -> None:
     skipping, fresh = TinyPolicy(6, seed=1), TinyPolicy(6, seed=1)
     rollout, advantages = random_case(fresh, [5, 1, 3, 2])
     far = with_own_logprobs(fresh, rollout, log_ratio=math.log(20))
-    updater = PPOUpdater(skipping, list(skipping.parameters()), ppo_config(**GUARDED, microbatch_size=2))
+    updater = updater_for(skipping, ppo_config(**GUARDED, microbatch_size=2))
     updater.update(far, advantages, generator=torch.Generator().manual_seed(5))
     updater.update(rollout, advantages, generator=torch.Generator().manual_seed(0))
     run_update(fresh, rollout, advantages, **GUARDED, microbatch_size=2)
@@ -306,7 +307,7 @@ def test_ratio_guard_reads_the_mean_over_the_minibatch(microbatch_size: int) -> 
 def test_linear_schedule_by_hand() -> None:
     policy = TinyPolicy(2)
     config = ppo_config(learning_rate=8.0, learning_rate_schedule="linear", updates=4)
-    updater = PPOUpdater(policy, list(policy.parameters()), config)
+    updater = updater_for(policy, config)
     assert [updater.set_learning_rate(update) for update in (1, 2, 3, 4)] == pytest.approx([8.0, 6.0, 4.0, 2.0])
     # Counting from 0 would start at 8 * (1 - 1/4) = 6 and end at 0.
     assert [8.0 * (1 - update / 4) for update in (1, 2, 3, 4)] != pytest.approx([8.0, 6.0, 4.0, 2.0])
@@ -314,13 +315,13 @@ def test_linear_schedule_by_hand() -> None:
 
 def test_constant_schedule() -> None:
     policy = TinyPolicy(2)
-    updater = PPOUpdater(policy, list(policy.parameters()), ppo_config(learning_rate=8.0, updates=4))
+    updater = updater_for(policy, ppo_config(learning_rate=8.0, updates=4))
     assert [updater.set_learning_rate(update) for update in (1, 2, 3, 4)] == [8.0] * 4
 
 
 def test_the_scheduled_rate_reaches_the_optimizer() -> None:
     policy, rollout, advantages = one_token_case()
-    updater = PPOUpdater(policy, list(policy.parameters()), ppo_config(learning_rate_schedule="linear", updates=4))
+    updater = updater_for(policy, ppo_config(learning_rate_schedule="linear", updates=4))
     updater.set_learning_rate(3)  # half the rate, half the step
     updater.update(rollout, advantages, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(policy.table.data, STEP_BY_HAND / 2)

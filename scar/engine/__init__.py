@@ -1,0 +1,1 @@
+"""Where models compute and learn: one process, or several that share each batch."""
