@@ -73,7 +73,8 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _complain(message: str, *, status: int) -> int:
-    sys.stderr.write(message + "\n")
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    sys.stderr.write((f"process {os.environ['RANK']}: " if several else "") + message + "\n")
     return status
 
 

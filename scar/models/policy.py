@@ -63,10 +63,15 @@ class CausalPolicy(nn.Module):
     def reference(self) -> CausalPolicy:
         """The reference policy: the same weights, no value function. It is a frozen copy, or, of a model with adapters, the
         model itself while they are off (TRL does the same): its weights are frozen anyway."""
-        reference = copy.copy(self)
         shared = has_adapters(self.model)
-        model = self.model if shared else copy.deepcopy(self.model)
-        reference._modules = {"model": model, "value_head": None, "value_trunk": None}
+        reference = CausalPolicy(
+            self.model if shared else copy.deepcopy(self.model),
+            temperature=self.temperature,
+            min_new_tokens=self.min_new_tokens,
+            eos_id=self.eos_id,
+            pad_id=self.pad_id,
+            compute=self.compute,
+        )
         reference.adapted = not shared
         return reference if shared else reference.requires_grad_(False)
 

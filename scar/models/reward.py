@@ -66,6 +66,11 @@ class SequenceRewardModel(nn.Module):
             input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False, **options
         )
 
+    def forward(self, ids: Tensor, mask: Tensor, read: str) -> Tensor:
+        """One of the three ways to read, by name, as engines call it."""
+        ways = {way.__name__: way for way in (self.score, self.score_prefixes, self.last_layer_attention)}
+        return ways[read](ids, mask)
+
     @torch.no_grad()
     def score(self, ids: Tensor, mask: Tensor) -> Tensor:
         """f32[R]: the score read at each row's last real token. Args: i64[R,L], b[R,L]."""

@@ -17,7 +17,7 @@ class PPOUpdater:
     """Improves the policy of `learner` on one rollout at a time."""
 
     def __init__(self, learner: Learner, config: PPOConfig) -> None:
-        self._learner = learner
+        self.learner = learner
         self._config = config
         self.optimizer_steps = 0
 
@@ -26,7 +26,7 @@ class PPOUpdater:
         rate = self._config.learning_rate
         if self._config.learning_rate_schedule == "linear":
             rate *= 1 - (update - 1) / self._config.updates
-        self._learner.set_learning_rate(rate)
+        self.learner.set_learning_rate(rate)
         return rate
 
     def update(self, rollout: Rollout, advantages: Advantages, *, generator: torch.Generator) -> UpdateStats:
@@ -58,23 +58,23 @@ class PPOUpdater:
         that the split into microbatches changes nothing (the code bases of the paper weight each microbatch equally)."""
         tokens = rollout.response_mask[rows].sum()
         totals: dict[str, float] = defaultdict(float)
-        for chunk in self._learner.share(rows).split(self._config.microbatch_size):
+        for chunk in self.learner.share(rows).split(self._config.microbatch_size):
             loss, sums = self._losses(rollout, advantages, chunk)
-            self._learner.backward(loss / tokens)
+            self.learner.backward(loss / tokens)
             for name, value in sums.items():
                 totals[name] += value
-        stats = {name: value / float(tokens) for name, value in self._learner.add_up(totals).items()}
+        stats = {name: value / float(tokens) for name, value in self.learner.add_up(totals).items()}
         limit = self._config.max_mean_ratio
         guard_hit = limit is not None and not stats["ratio_mean"] <= limit  # so that nan is caught too
         # A policy far from its rollout would only be driven further away (paper note 22).
-        norm = self._learner.step(skip=guard_hit)
+        norm = self.learner.step(skip=guard_hit)
         self.optimizer_steps += not guard_hit
         return stats | {"grad_norm": norm, "skipped": float(guard_hit)}
 
     def _losses(self, rollout: Rollout, advantages: Advantages, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The summed loss of `rows` and summed statistics, over real tokens."""
         config, mask = self._config, rollout.response_mask[rows]
-        new = self._learner.policy.evaluate(rollout.prompts.select(rows), rollout.response_ids[rows], mask)
+        new = self.learner.policy.evaluate(rollout.prompts.select(rows), rollout.response_ids[rows], mask)
         policy, policy_clipped = policy_losses(
             new.logprobs, rollout.logprobs[rows], advantages.advantages[rows], clip_range=config.clip_range
         )
