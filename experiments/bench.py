@@ -14,7 +14,7 @@ from scar.cli import training_bar
 from scar.models.loading import quiet_transformers
 from scar.report.outputs import write_files
 
-TARGETS = ("agreement", "attribution", "estimators", "memory", "planning")
+TARGETS = ("agreement", "attribution", "estimators", "memory", "planning", "scaling")
 
 
 def bench(args: argparse.Namespace) -> str:

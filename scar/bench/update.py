@@ -13,9 +13,10 @@ from scar.attribution.estimators import OwenEstimator
 from scar.bench.rows import Row
 from scar.bench.workloads import random_config, random_prompts, random_reward_model, random_units, score
 from scar.config import GenerationConfig, PPOConfig
-from scar.engine.single import TorchEngine, TorchLearner
+from scar.engine.interfaces import Engine
+from scar.engine.single import TorchEngine
+from scar.interfaces import RewardModel
 from scar.models.policy import CausalPolicy, new_value_head
-from scar.models.reward import SequenceRewardModel
 from scar.ppo.kl_control import KLController
 from scar.ppo.updater import PPOUpdater
 from scar.rollout import Sampler
@@ -40,7 +41,7 @@ class _Prompts:
 
 @dataclass(frozen=True)
 class _Scoring:
-    reward_model: SequenceRewardModel
+    reward_model: RewardModel
 
     def score(self, rollout: Rollout) -> Scores:
         return score(self.reward_model, rollout)
@@ -61,7 +62,7 @@ class _NoTokenizer:
 
 def update_row(*, responses: int, size: str = "larger") -> Row:
     """Seconds of the credit stage beside those of all other stages (rollout, scores, 4 PPO epochs) of the same update."""
-    trainer = _trainer(responses, size)
+    trainer = random_trainer(responses, size)
     trainer.run_update(1)  # the first update also pays for allocations
     row = trainer.run_update(2)
     credit = row["time/credit_s"]
@@ -77,8 +78,9 @@ def update_row(*, responses: int, size: str = "larger") -> Row:
     )
 
 
-def _trainer(responses: int, size: str) -> Trainer:
-    device = torch.device("cpu")
+def random_trainer(responses: int, size: str, engine: Engine | None = None) -> Trainer:
+    """SCAR on spans, all models of one size with random weights; `engine`: where they compute, None for this process."""
+    device, engine = torch.device("cpu"), engine or TorchEngine()
     reward_model = random_reward_model(size)
     scorer, _ = make_scorer(reward_model, backend="fused", dtype="float32", memory_mib=MEMORY_MIB, device=device)
     with torch.random.fork_rng(devices=[]):
@@ -97,21 +99,26 @@ def _trainer(responses: int, size: str) -> Trainer:
     )
     config = ppo_config(responses)
     estimator = OwenEstimator(max_coalitions=NO_LIMIT)
+    sampled, reference = engine.sampled(policy), engine.frozen(policy.reference())
+    method = ScarMethod(scorer=engine.scorer(scorer, reward_model), estimator=estimator, fill="space", empty="uniform")
+    scoring = _Scoring(engine.reward_model(reward_model))
+    learner = engine.learner(policy, config)
+    engine.settle()
     return Trainer(
         config=config,
         seed=1,
         alpha=1.0,
         device=device,
         prompts=_Prompts(responses),
-        sampler=Sampler(policy, policy.reference(), tokenizer=_NoTokenizer(), generation=generation),
-        scoring=_Scoring(reward_model),
+        sampler=Sampler(sampled, reference, tokenizer=_NoTokenizer(), generation=generation),
+        scoring=scoring,
         segmenter=_Spans(),
-        method=ScarMethod(scorer=scorer, estimator=estimator, fill="space", empty="uniform"),
-        updater=PPOUpdater(TorchLearner(policy, config), config),
+        method=method,
+        updater=PPOUpdater(learner, config),
         kl_controller=KLController(kind="fixed", coef=0.05, target=6.0, horizon=10000.0),
         tracker=None,  # type: ignore[arg-type]  # single updates are not logged
         meter=Meter(device),
-        engine=TorchEngine(),
+        engine=engine,
     )
 
 

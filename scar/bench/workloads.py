@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForSequenceClassification
 
+from scar.interfaces import RewardModel
 from scar.models.reading import as_sampled
 from scar.models.reward import SequenceRewardModel
 from scar.segmentation.units import balanced_hierarchy
@@ -94,7 +95,7 @@ def random_units(rollout: Rollout, count: int) -> Units:
     )
 
 
-def score(reward_model: SequenceRewardModel, rollout: Rollout) -> Scores:
+def score(reward_model: RewardModel, rollout: Rollout) -> Scores:
     """Raw scores of whole responses."""
     inputs = as_sampled(rollout, reads_eos=True)
     raw = reward_model.score(inputs.sequence_ids(), inputs.sequence_mask())

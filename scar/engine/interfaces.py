@@ -37,6 +37,11 @@ class Learner(Protocol):
         """Clip and take one optimizer step, or with `skip` only forget the gradients; their norm before clipping."""
         ...
 
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes that this process keeps between updates: "weights" of the policy, and "optimizer" (Adam's means, and float32
+        copies of what is trained)."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write what is trained and the optimizer's state, as safetensors; every process its part."""
         ...

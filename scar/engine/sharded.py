@@ -109,6 +109,15 @@ class ZeroLearner:
         zero = self._engine.optimizer
         return zero.fp32_partitioned_groups_flat if self._stage == 3 else zero.single_partition_of_fp32_groups
 
+    def held_bytes(self) -> dict[str, int]:
+        """See Learner."""
+        weights = [getattr(parameter, "ds_tensor", parameter) for parameter in self._parameters.values()]
+        state = [tensor for state in self._adam.state.values() for tensor in state.values()]
+        return {
+            "weights": sum(tensor.nbytes for tensor in weights),
+            "optimizer": sum(tensor.nbytes for tensor in [*self._partitions(), *state]),
+        }
+
     def _shard(self, folder: Path) -> Path:
         return folder / f"optimizer-{self._ranks.rank + 1:05d}-of-{self._ranks.count:05d}.safetensors"
 

@@ -68,6 +68,11 @@ class TorchLearner:
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
+    def held_bytes(self) -> dict[str, int]:
+        """See Learner."""
+        state = [tensor for state in self._optimizer.state.values() for tensor in state.values()]
+        return {"weights": sum(p.nbytes for p in self._parameters.values()), "optimizer": sum(t.nbytes for t in state)}
+
     def save(self, folder: Path) -> None:
         """`weights.safetensors` and `optimizer.safetensors` (`<parameter>/exp_avg`, ...)."""
         save_file({name: p.detach().contiguous() for name, p in self._parameters.items()}, folder / WEIGHTS)

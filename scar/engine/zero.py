@@ -27,7 +27,9 @@ def start(*, cuda: bool) -> Any:
     """Join the other processes; returns the deepspeed package."""
     require_installed("deepspeed", extra="deepspeed", why="engine=deepspeed")
     name_this_process(cuda=cuda)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # its use of older collectives
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module="torch.distributed"
+    )  # its use of older collectives
     import deepspeed
     import deepspeed.ops
 
