@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from scar.launchers import cancel_jobs, job_error
+from scar.launchers import JOB_ERRORS, cancel_jobs, job_error
 from scar.tracking.trackers import ProgressFile, SweepProgress, progress_bar
 
 if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it starts in a second
@@ -58,7 +58,7 @@ def run_script(main: Callable[[], Any]) -> None:
         if os.environ.get(SHOW_TRACEBACK):
             raise
         sys.exit(_complain(f"error: {one_line(error)}", status=1))
-    except RuntimeError as error:
+    except JOB_ERRORS as error:
         line = job_error(error)
         if line is None or os.environ.get(SHOW_TRACEBACK):
             raise

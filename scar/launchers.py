@@ -68,12 +68,18 @@ def cancel_jobs() -> None:
     _unfinished.clear()
 
 
-def job_error(error: RuntimeError) -> str | None:
+JOB_ERRORS = (RuntimeError, subprocess.CalledProcessError)
+"""What submitit raises, among others."""
+
+
+def job_error(error: BaseException) -> str | None:
     """One line for an error of submitit, None for others: what happened, without the job's log, and what to do."""
-    kind = f"{type(error).__module__}.{type(error).__name__}"
-    if not kind.startswith("submitit."):
+    if isinstance(error, subprocess.CalledProcessError) and error.cmd[0] == "scontrol":
+        said = f"Job not requeued because: `{' '.join(error.cmd)}` failed with status {error.returncode}."
+    elif type(error).__module__.startswith("submitit."):
+        said = " ".join(str(error).split("-----")[0].split())
+    else:
         return None
-    said = " ".join(str(error).split("-----")[0].split())
-    if _unfinished and not kind.endswith(".FailedSubmissionError"):
+    if said.startswith("Job ") and _unfinished:
         said += f" The other jobs go on (squeue --name={_unfinished[0]}); when they have ended, the same command does the rest."
     return said
