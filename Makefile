@@ -47,12 +47,12 @@ $(if $(filter-out 1,$(words $(LAUNCHER)))$(filter-out joblib slurm,$(LAUNCHER)),
 
 # The scales for CPUs ask SLURM for no GPU and little memory. SLURM comes last, so it wins.
 CPU_JOB = hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=$(OMP_NUM_THREADS) hydra.launcher.mem_gb=8
-LAUNCH.joblib = hydra.launcher.n_jobs=$(JOBS)
-LAUNCH.slurm = hydra/launcher=submitit_slurm hydra.launcher.array_parallelism=$(ARRAY) $(if $(filter local smoke,$(SCALE)),$(CPU_JOB)) $(SLURM)
-LAUNCH = $(LAUNCH.$(LAUNCHER))
+RUNS_ON.joblib = hydra.launcher.n_jobs=$(JOBS)
+RUNS_ON.slurm = hydra/launcher=submitit_slurm hydra.launcher.array_parallelism=$(ARRAY) $(if $(filter local smoke,$(SCALE)),$(CPU_JOB)) $(SLURM)
+RUNS_ON = $(RUNS_ON.$(LAUNCHER))
 # A cluster may start all jobs of an array at once: one array a kind of model, because the later kinds rest on the earlier.
 ONE_KIND = $(if $(filter slurm,$(LAUNCHER)),hydra.sweeper.max_batch_size=$(words $(subst $(comma), ,$1)))
-MODELS = $(BIN)/python experiments/models.py experiment=models $(COMMON) task=$1 $(LAUNCH) $(ONE_KIND)
+MODELS = $(BIN)/python experiments/models.py experiment=models $(COMMON) task=$1 $(RUNS_ON) $(ONE_KIND)
 
 .DEFAULT_GOAL := help
 ABLATION ?=
@@ -90,7 +90,7 @@ check: setup  ## what the runs of SCALE will take: memory, FLOPs, hours on GPU=a
 models: pretrained  ## train the models that are missing (SFT policies, reward models)
 	@$(call MODELS,$(TASKS))
 
-TRAIN = $(BIN)/python experiments/train.py $(COMMON) "seed=$(SEEDS)" $(LAUNCH)
+TRAIN = $(BIN)/python experiments/train.py $(COMMON) "seed=$(SEEDS)" $(RUNS_ON)
 REPORT = $(BIN)/python experiments/report.py scale=$(SCALE) "seeds=$(SEEDS)" model_seed=$(MODEL_SEED) results=$(RESULTS)
 
 reproduce-table1: models  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
@@ -131,7 +131,7 @@ reproduce-fig5: models-tldr  ## Figure 5: SCAR's token units beside spans on tld
 
 # The paper judges summaries and answers. JUDGE=gemini TASKS=tldr or JUDGE=alpaca_eval TASKS=hh ask an LLM; YES=1 agrees to the cost.
 JUDGED = $(or $(filter-out imdb,$(subst $(comma), ,$(TASKS))),$(error Table 2 is of tldr and hh; TASKS=$(TASKS) has neither))
-GOLD = $(if $(filter small paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=gold $(COMMON) task=$(subst $(eval) ,$(comma),$(JUDGED)) $(LAUNCH))
+GOLD = $(if $(filter small paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=gold $(COMMON) task=$(subst $(eval) ,$(comma),$(JUDGED)) $(RUNS_ON))
 reproduce-table2: models  ## Table 2: SCAR's responses against sparse's and ABC's, judged pairwise (JUDGE=reward_model)
 	@$(if $(filter reward_model,$(JUDGE)),$(GOLD),:)
 	@$(TRAIN) experiment=table1 task=$(subst $(eval) ,$(comma),$(JUDGED)) shaping=sparse,abc,scar
@@ -156,14 +156,14 @@ report: setup  ## results/SCALE/report.html: every table and figure that has run
 ABLATIONS = $(patsubst conf/experiment/ablation_%.yaml,%,$(wildcard conf/experiment/ablation_*.yaml))
 ablation: setup  ## one sweep over what the paper leaves open: ABLATION=fill, alpha, ... (see conf/experiment)
 	$(if $(filter $(ABLATION),$(ABLATIONS)),,$(error ABLATION=$(ABLATION); allowed: $(ABLATIONS)))
-	@$(BIN)/python experiments/train.py experiment=ablation_$(ABLATION) $(COMMON) $(LAUNCH)
+	@$(BIN)/python experiments/train.py experiment=ablation_$(ABLATION) $(COMMON) $(RUNS_ON)
 	@$(REPORT) sweep records=sweeps/ablation_$(ABLATION) name=ablation_$(ABLATION)
 
 sweep-alpha:  ## the dense share alpha from 0 to 1 (the same as ABLATION=alpha)
 	@$(MAKE) --no-print-directory ablation ABLATION=alpha
 
 # SCAR's three kinds of units and values are no product of settings, so they are sweeps of their own.
-LENGTHS = $(BIN)/python experiments/train.py experiment=lengths $(COMMON) "seed=$(SEEDS)" $(LAUNCH)
+LENGTHS = $(BIN)/python experiments/train.py experiment=lengths $(COMMON) "seed=$(SEEDS)" $(RUNS_ON)
 LONG_TEXTS = models.policy.max_tokens=96 models.reward.augmentation.max_tokens=96
 study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients (docs/prefix_or_shapley.md; hours)
 	@$(call MODELS,imdb) $(LONG_TEXTS)

@@ -56,6 +56,14 @@ class SubmittedJobs(Callback):
         if self._is_slurm(launcher._target_):
             _unfinished.append(launcher.name)
 
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """In a job of several processes: tell torch which one this is, as torchrun would (scar/engine/ranks.py)."""
+        launcher = config.hydra.launcher
+        if self._is_slurm(launcher._target_) and launcher.nodes * launcher.tasks_per_node > 1:
+            from submitit.helpers import TorchDistributedEnvironment
+
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """All jobs have ended."""
         _unfinished.clear()

@@ -25,7 +25,7 @@ with open(here / "calls.txt", "a") as calls:
 
 def start(task):
     env = os.environ | {{"SLURM_JOB_ID": str(job + task), "SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(task)}}
-    env["SLURM_CPUS_PER_TASK"] = re.search(r"--cpus-per-task=(\d+)", (here / "sbatch.sh").read_text()).group(1)
+    env["SLURM_CPUS_PER_TASK"] = re.search(r"--cpus-per-task=([0-9]+)", (here / "sbatch.sh").read_text()).group(1)
     with open(here / "batch.log", "a") as log:
         subprocess.Popen(["bash", here / "sbatch.sh"], env=env, stdout=log, stderr=log, start_new_session=True)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from scar import launchers, packages
@@ -131,6 +133,22 @@ def test_missing_commands_of_slurm_are_named(tmp_path: Path, monkeypatch: pytest
         SubmittedJobs(launcher=SLURM, mode=RunMode.MULTIRUN)
     SubmittedJobs(launcher=LOCAL, mode=RunMode.MULTIRUN)  # needs no cluster
     assert cluster.calls("sbatch") == []
+
+
+@pytest.mark.parametrize(("tasks", "named"), [(1, {}), (2, {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"})])
+def test_processes_of_one_run_are_named_to_torch(
+    tasks: int, named: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"JOB_ID": "9", "NTASKS": "4", "JOB_NUM_NODES": "2", "NODEID": "1", "PROCID": "3", "LOCALID": "1"}
+    nodes = {"JOB_NODELIST": "gpu[07-08]", "ARRAY_JOB_ID": "8", "ARRAY_TASK_ID": "1"}
+    environment = {f"SLURM_{key}": value for key, value in (job | nodes).items()} | {"SUBMITIT_EXECUTOR": "slurm"}
+    with mock.patch.dict("os.environ", environment, clear=True):
+        node = composed("hydra/launcher=submitit_slurm", f"hydra.launcher.tasks_per_node={tasks}")
+        callback = SubmittedJobs(launcher=JOBLIB, mode=RunMode.MULTIRUN)
+        callback.on_job_start(OmegaConf.create({"hydra": {"launcher": node.launcher}}))
+        assert {key: os.environ[key] for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE") if key in os.environ} == named
+        assert os.environ.get("MASTER_ADDR") == ("gpu07" if named else None)
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def test_a_single_run_is_not_run_here_when_a_job_was_asked_for() -> None:
