@@ -13,46 +13,52 @@ from pathlib import Path
 
 COMMANDS = ("sbatch", "srun", "scontrol", "sacct", "scancel")
 JOB = 4711
+"""The number of the first job."""
 
 SOURCE = """#!{python}
 import os, re, subprocess, sys
 from pathlib import Path
 
-here, holds, refusal, job = Path({folder!r}), {holds!r}, {refusal!r}, {job}
+here, holds, refusal = Path({folder!r}), {holds!r}, {refusal!r}
 name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
 with open(here / "calls.txt", "a") as calls:
     calls.write(" ".join([name, *arguments]) + "\\n")
 
-def start(task):
-    env = os.environ | {{"SLURM_JOB_ID": str(job + task), "SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(task)}}
-    env["SLURM_CPUS_PER_TASK"] = re.search(r"--cpus-per-task=([0-9]+)", (here / "sbatch.sh").read_text()).group(1)
+def start(number):
+    job, _, task = number.partition("_")
+    env = os.environ | {{"SLURM_JOB_ID": job}} | ({{"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": task}} if task else {{}})
+    script = here / f"{{job}}.sh"
+    env["SLURM_CPUS_PER_TASK"] = re.search("--cpus-per-task=([0-9]+)", script.read_text()).group(1)
     with open(here / "batch.log", "a") as log:
-        subprocess.Popen(["bash", here / "sbatch.sh"], env=env, stdout=log, stderr=log, start_new_session=True)
+        subprocess.Popen(["bash", script], env=env, stdout=log, stderr=log, start_new_session=True)
 
 if name == "sbatch":
     if refusal:
         sys.exit("sbatch: error: " + refusal)
     script = Path(arguments[0]).read_text()
-    (here / "sbatch.sh").write_text(script)
+    job = {job} + len(list(here.glob("*.sh")))
+    (here / f"{{job}}.sh").write_text(script)
     print("Submitted batch job", job)
-    first, last = map(int, re.search(r"--array=(\\d+)-(\\d+)", script).groups())
-    for task in [] if holds else range(first, last + 1):
-        start(task)
+    array = re.search("--array=0-([0-9]+)", script)
+    numbers = [f"{{job}}_{{task}}" for task in range(int(array.group(1)) + 1)] if array else [str(job)]
+    for number in [] if holds else numbers:
+        start(number)
 elif name == "srun":
     (here / "srun-cpus.txt").write_text(os.environ.get("SRUN_CPUS_PER_TASK", "none"))
     command = arguments[arguments.index("--output") + 2 :]
     log = arguments[arguments.index("--output") + 1]
-    for key, value in {{"%A": "SLURM_ARRAY_JOB_ID", "%a": "SLURM_ARRAY_TASK_ID"}}.items():
-        log = log.replace(key, os.environ[value])
+    for key, value in {{"%A": "SLURM_ARRAY_JOB_ID", "%a": "SLURM_ARRAY_TASK_ID", "%j": "SLURM_JOB_ID"}}.items():
+        log = log.replace(key, os.environ.get(value, ""))
     out = open(log.replace("%t", "0"), "a")
     process = subprocess.Popen(command, env=os.environ | {{"SLURM_PROCID": "0"}}, stdout=out, stderr=out)
-    (here / ("pid-" + os.environ["SLURM_ARRAY_TASK_ID"])).write_text(str(process.pid))
+    (here / ("pid-" + os.environ.get("SLURM_ARRAY_TASK_ID", "0"))).write_text(str(process.pid))
     sys.exit(process.wait())
 elif name == "scontrol":
-    start(int(arguments[1].split("_")[1]))
+    start(arguments[1])
 elif name == "sacct":
     print("JobID|State|NodeList")
-    print(f"{{job}}_[0-9]|RUNNING|node1")
+    for script in here.glob("*.sh"):
+        print(f"{{script.stem}}_[0-9]|RUNNING|node1\\n{{script.stem}}|RUNNING|node1")
 """
 
 
@@ -79,8 +85,8 @@ class Cluster:
         return [line.removeprefix(name).strip() for line in lines if line.split()[0] == name]
 
     def asked(self) -> dict[str, str]:
-        """The options in the script given to sbatch; "" for one without a value."""
-        script = (self._folder / "sbatch.sh").read_text(encoding="utf-8")
+        """The options in the first script given to sbatch; "" for one without a value."""
+        script = (self._folder / f"{JOB}.sh").read_text(encoding="utf-8")
         return dict(re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script, flags=re.MULTILINE))
 
     def send(self, number: int, *, task: int) -> None:

@@ -88,6 +88,16 @@ def test_logs_stay_where_the_sweep_says_and_nothing_else_does(sweep: Sweep) -> N
     assert list((sweep.folder / ".sweeps").iterdir()) == []
 
 
+def test_a_single_run_is_a_job_of_its_own(tmp_path: Path) -> None:
+    sweep = Sweep(Cluster(tmp_path / "cluster"), tmp_path / "runs")
+    process = sweep.start("seed=1")
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "array" not in sweep.cluster.asked()
+    assert sweep.cluster.calls("scontrol") == [f"requeue {JOB}"]
+    assert sweep.notes(seed=1) == ["start", "start", "end"]
+
+
 def test_ctrl_c_cancels_the_jobs_of_the_sweep(tmp_path: Path) -> None:
     sweep = Sweep(Cluster(tmp_path / "cluster", holds=True), tmp_path / "runs")
     process = sweep.start()
