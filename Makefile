@@ -6,8 +6,11 @@ TASKS ?= imdb,tldr,hh
 METHODS ?= sparse,uniform,abc,scar,prefix
 SEEDS ?= 1,2,3,4,5
 MODEL_SEED ?= 1
-# Processes at a time: a GPU holds one run.
-JOBS ?= $(if $(filter small paper,$(SCALE)),1,2)
+# Where a sweep's runs are computed. joblib: JOBS processes of this machine. slurm: jobs of a cluster, ARRAY at a time, with
+# the settings of conf/hydra/launcher/submitit_slurm.yaml and SLURM='hydra.launcher.partition=gpu hydra.launcher.timeout_min=600'.
+LAUNCHER ?= joblib
+ARRAY ?= 8
+SLURM ?=
 TASK ?=
 GPU ?= a100-80gb
 BENCH ?= attribution
@@ -24,8 +27,15 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 ifneq ($(SCALE),paper)
 export HF_HUB_OFFLINE ?= 1
 endif
-# One thread a process, JOBS processes at a time.
+# One thread a process.
 export OMP_NUM_THREADS ?= 1
+# Processes at a time: a GPU holds one run; elsewhere a run has the cores of its threads, and 2 GB (1.5 to 1.7 at scale=local).
+ifndef JOBS
+JOBS := $(if $(filter small paper,$(SCALE)),1,$(shell $(PYTHON) -c 'import os; \
+  cores = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)); \
+  bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"); \
+  print(max(1, min(cores // $(OMP_NUM_THREADS), int(bytes / 2e9))))'))
+endif
 COMMON = scale=$(SCALE) model_seed=$(MODEL_SEED) $(OVERRIDES)
 comma := ,
 
@@ -33,6 +43,16 @@ comma := ,
 known = $(foreach name,$(subst $(comma), ,$($1)),$(if $(wildcard conf/$2/$(name).yaml),,$(error $1=$($1): there is no $2 "$(name)"; \
   allowed: $(sort $(basename $(notdir $(wildcard conf/$2/*.yaml)))))))
 $(call known,TASKS,task)$(call known,METHODS,shaping)$(call known,SCALE,scale)$(call known,JUDGE,judge)
+$(if $(filter-out 1,$(words $(LAUNCHER)))$(filter-out joblib slurm,$(LAUNCHER)),$(error LAUNCHER=$(LAUNCHER); allowed: joblib slurm))
+
+# The scales for CPUs ask SLURM for no GPU and little memory. SLURM comes last, so it wins.
+CPU_JOB = hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=$(OMP_NUM_THREADS) hydra.launcher.mem_gb=8
+RUNS_ON.joblib = hydra.launcher.n_jobs=$(JOBS)
+RUNS_ON.slurm = hydra/launcher=submitit_slurm hydra.launcher.array_parallelism=$(ARRAY) $(if $(filter local smoke,$(SCALE)),$(CPU_JOB)) $(SLURM)
+RUNS_ON = $(RUNS_ON.$(LAUNCHER))
+# A cluster may start all jobs of an array at once: one array a kind of model, because the later kinds rest on the earlier.
+ONE_KIND = $(if $(filter slurm,$(LAUNCHER)),hydra.sweeper.max_batch_size=$(words $(subst $(comma), ,$1)))
+MODELS = $(BIN)/python experiments/models.py experiment=models $(COMMON) task=$1 $(RUNS_ON) $(ONE_KIND)
 
 .DEFAULT_GOAL := help
 ABLATION ?=
@@ -40,7 +60,8 @@ ABLATION ?=
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  SCALE=local|smoke|small|paper TASKS=$(TASKS) METHODS=$(METHODS) SEEDS=$(SEEDS) MODEL_SEED=1 JOBS=2 VENV=.venv"
+	@echo "  SCALE=local|smoke|small|paper TASKS=$(TASKS) METHODS=$(METHODS) SEEDS=$(SEEDS) MODEL_SEED=1 VENV=.venv"
+	@echo "  LAUNCHER=joblib|slurm JOBS=$(JOBS) ARRAY=$(ARRAY) SLURM='hydra.launcher.partition=...'"
 
 # The stamp holds a copy of what was installed, so that it is remade exactly when the pins or the dependencies change.
 STAMP := $(VENV)/installed.txt
@@ -67,9 +88,9 @@ check: setup  ## what the runs of SCALE will take: memory, FLOPs, hours on GPU=a
 	@$(BIN)/python experiments/check.py scale=$(SCALE) gpu=$(GPU) $(if $(TASK),task=$(TASK)) $(OVERRIDES)
 
 models: pretrained  ## train the models that are missing (SFT policies, reward models)
-	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=$(TASKS) hydra.launcher.n_jobs=$(JOBS)
+	@$(call MODELS,$(TASKS))
 
-TRAIN = $(BIN)/python experiments/train.py $(COMMON) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
+TRAIN = $(BIN)/python experiments/train.py $(COMMON) "seed=$(SEEDS)" $(RUNS_ON)
 REPORT = $(BIN)/python experiments/report.py scale=$(SCALE) "seeds=$(SEEDS)" model_seed=$(MODEL_SEED) results=$(RESULTS)
 
 reproduce-table1: models  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
@@ -93,7 +114,7 @@ reproduce-fig2: reproduce-table1  ## Figure 2, which rests on Table 1's runs
 
 # The other figures rest on one task each, whatever TASKS says. Each makes the models and runs that are missing.
 models-%: pretrained
-	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=$* hydra.launcher.n_jobs=$(JOBS)
+	@$(call MODELS,$*)
 
 reproduce-fig3: models-imdb  ## Figure 3: reward against KL on imdb
 	@$(TRAIN) experiment=table1 task=imdb shaping=$(METHODS)
@@ -110,7 +131,7 @@ reproduce-fig5: models-tldr  ## Figure 5: SCAR's token units beside spans on tld
 
 # The paper judges summaries and answers. JUDGE=gemini TASKS=tldr or JUDGE=alpaca_eval TASKS=hh ask an LLM; YES=1 agrees to the cost.
 JUDGED = $(or $(filter-out imdb,$(subst $(comma), ,$(TASKS))),$(error Table 2 is of tldr and hh; TASKS=$(TASKS) has neither))
-GOLD = $(if $(filter small paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=gold $(COMMON) task=$(subst $(eval) ,$(comma),$(JUDGED)) hydra.launcher.n_jobs=$(JOBS))
+GOLD = $(if $(filter small paper,$(SCALE)),:,$(BIN)/python experiments/models.py experiment=gold $(COMMON) task=$(subst $(eval) ,$(comma),$(JUDGED)) $(RUNS_ON))
 reproduce-table2: models  ## Table 2: SCAR's responses against sparse's and ABC's, judged pairwise (JUDGE=reward_model)
 	@$(if $(filter reward_model,$(JUDGE)),$(GOLD),:)
 	@$(TRAIN) experiment=table1 task=$(subst $(eval) ,$(comma),$(JUDGED)) shaping=sparse,abc,scar
@@ -135,17 +156,17 @@ report: setup  ## results/SCALE/report.html: every table and figure that has run
 ABLATIONS = $(patsubst conf/experiment/ablation_%.yaml,%,$(wildcard conf/experiment/ablation_*.yaml))
 ablation: setup  ## one sweep over what the paper leaves open: ABLATION=fill, alpha, ... (see conf/experiment)
 	$(if $(filter $(ABLATION),$(ABLATIONS)),,$(error ABLATION=$(ABLATION); allowed: $(ABLATIONS)))
-	@$(BIN)/python experiments/train.py experiment=ablation_$(ABLATION) $(COMMON) hydra.launcher.n_jobs=$(JOBS)
+	@$(BIN)/python experiments/train.py experiment=ablation_$(ABLATION) $(COMMON) $(RUNS_ON)
 	@$(REPORT) sweep records=sweeps/ablation_$(ABLATION) name=ablation_$(ABLATION)
 
 sweep-alpha:  ## the dense share alpha from 0 to 1 (the same as ABLATION=alpha)
 	@$(MAKE) --no-print-directory ablation ABLATION=alpha
 
 # SCAR's three kinds of units and values are no product of settings, so they are sweeps of their own.
-LENGTHS = $(BIN)/python experiments/train.py experiment=lengths $(COMMON) "seed=$(SEEDS)" hydra.launcher.n_jobs=$(JOBS)
+LENGTHS = $(BIN)/python experiments/train.py experiment=lengths $(COMMON) "seed=$(SEEDS)" $(RUNS_ON)
 LONG_TEXTS = models.policy.max_tokens=96 models.reward.augmentation.max_tokens=96
 study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients (docs/prefix_or_shapley.md; hours)
-	@$(BIN)/python experiments/models.py experiment=models $(COMMON) task=imdb $(LONG_TEXTS) hydra.launcher.n_jobs=$(JOBS)
+	@$(call MODELS,imdb) $(LONG_TEXTS)
 	@$(LENGTHS) shaping=sparse,prefix
 	@$(LENGTHS) shaping=scar segmentation=span,token
 	@$(LENGTHS) shaping=scar segmentation=token estimator=sequential

@@ -89,7 +89,7 @@ class CheckpointKeeper:
 
     def after_update(self, update: int) -> None:
         """See Saver (scar/trainer.py). A signal that came meanwhile takes its effect here, behind the checkpoint."""
-        stop = self._engine.any(self._signals.came is not None)
+        stop = self._engine.any(bool(self._signals.came))
         if stop or (self._every is not None and (update % self._every == 0 or update == self._last)):
             self._save(update)
         if stop:
@@ -151,7 +151,7 @@ class Postponed:
     """
 
     def __init__(self) -> None:
-        self.came: int | None = None
+        self.came: list[int] = []
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Postponed:
@@ -169,15 +169,16 @@ class Postponed:
         self._before = {}
 
     def _note(self, number: int, frame: Any) -> None:
-        if number == self.came == signal.SIGINT:
+        if number == signal.SIGINT and number in self.came:
             raise KeyboardInterrupt
-        self.came = number
+        self.came.append(number)
 
     def deliver(self) -> None:
-        """Do what the signal would have done: call who listened before, who may end the process, or end it here. Returns if
-        the listener lets the run go on."""
-        number, self.came = self.came or signal.SIGTERM, None  # another process was asked
-        before = self._before.get(number, signal.SIG_DFL)
-        if not callable(before):
-            raise SystemExit(128 + number)
-        before(number, None)
+        """Do what each signal would have done, in their order: call who listened before, who may end the process, or end it
+        here. Returns if the listeners let the run go on."""
+        came, self.came = self.came or [signal.SIGTERM], []  # none: another process was asked
+        for number in came:
+            before = self._before.get(number, signal.SIG_DFL)
+            if not callable(before):
+                raise SystemExit(128 + number)
+            before(number, None)

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from scar.launchers import JOB_ERRORS, cancel_jobs, job_error
 from scar.tracking.trackers import ProgressFile, SweepProgress, progress_bar
 
 if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it starts in a second
@@ -51,11 +52,17 @@ def run_script(main: Callable[[], Any]) -> None:
     try:
         main()
     except KeyboardInterrupt:
+        cancel_jobs()
         sys.exit(_complain("interrupted; finished runs are kept, and the same command goes on from there", status=130))
     except USER_ERRORS as error:
         if os.environ.get(SHOW_TRACEBACK):
             raise
         sys.exit(_complain(f"error: {one_line(error)}", status=1))
+    except JOB_ERRORS as error:
+        line = job_error(error)
+        if line is None or os.environ.get(SHOW_TRACEBACK):
+            raise
+        sys.exit(_complain(f"error: {line}", status=1))
 
 
 @contextmanager

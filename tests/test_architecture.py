@@ -71,6 +71,7 @@ LAYERS = {
         "runlife",
         "crediting",
         "cli",
+        "launchers",
         "bench",
         "planning",
     ),
@@ -91,6 +92,7 @@ HYDRA_USERS = {
     "runlife",
     "crediting",
     "cli",
+    "launchers",
     "bench.estimators",
     "planning.check",
 }

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -188,9 +189,8 @@ class ModelCache:
     def save(self, kind: str, fingerprint: str, *, parts: list[Any], report: dict[str, Any]) -> Path:
         """Save objects with `save_pretrained` and their report; nothing is left behind when that fails."""
         folder = self.folder(kind, fingerprint)
-        partial = folder.with_name(
-            f"{folder.name}.partial-{os.getpid()}"
-        )  # two commands may make one tokenizer at once
+        # Two commands may make one tokenizer at once, on machines that share the cache and give out equal numbers.
+        partial = folder.with_name(f"{folder.name}.partial-{socket.gethostname()}-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ class ProgressFile:
         self._write()
 
     def _write(self) -> None:
-        write_json(self._path, self._state)
+        with suppress(OSError):  # its folder goes with the watcher: no reason for a job of a cluster to fail
+            write_json(self._path, self._state)
 
     def log(self, row: dict[str, Any]) -> None:
         """Report the update just finished."""
@@ -151,6 +153,7 @@ class SweepProgress:
         self._task = self._progress.add_task("runs", total=runs, rate="", note="")
         self._started = time.monotonic()
         self._reported = 0
+        self._read: dict[Path, dict[str, Any]] = {}
 
     def start(self) -> None:
         """Begin to draw."""
@@ -171,13 +174,14 @@ class SweepProgress:
             self._reported = done * 4 // self._runs
             self._progress.console.print(f"{done}/{self._runs} runs done after {elapsed:.0f} s, {rate}, {note}")
 
-    @staticmethod
-    def _note(states: list[dict[str, Any]]) -> str:
-        """Failures, then where the running runs are, or the last numbers of the run that ended last."""
+    def _note(self, states: list[dict[str, Any]]) -> str:
+        """Failures, how many have not begun or wait to go on, where the running runs are, or the last numbers."""
         shown = [s for s in states if "note" in s]
         running = [s for s in shown if s["status"] == "running"]
-        failed = sum(s["status"] == "failed" for s in states)
+        failed, busy = (sum(s["status"] == status for s in states) for status in ("failed", "running"))
+        waiting = self._runs - sum(s["status"] != "stopped" for s in states)
         parts = [f"{failed} failed"] if failed else []
+        parts += [f"{busy} running, {waiting} waiting"] if states and waiting > 0 else []
         parts += [f"{s['note']} {s['name']} {s['update']}/{s['updates']}" for s in running]
         if not running and shown:
             parts.append(f"{shown[-1]['note']} last: {shown[-1]['name']}")
@@ -194,12 +198,16 @@ class SweepProgress:
     @staticmethod
     def _share(state: dict[str, Any]) -> float:
         """How much of a run this sweep has done; what failed or was there before counts nothing."""
-        done_by_status = {"finished": 1.0, "running": state["update"] / state["updates"]}
-        return done_by_status.get(state["status"], 0.0)
+        so_far = state["update"] / state["updates"]
+        return {"finished": 1.0, "running": so_far, "stopped": so_far}.get(state["status"], 0.0)
 
     def _states(self) -> list[dict[str, Any]]:
-        files = sorted(self._folder.glob("*/progress.json"), key=lambda path: path.stat().st_mtime)
-        return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        """The states of all runs, the latest last. On a network's file system a file that another machine replaces may be
+        gone for a moment; then what it said before holds."""
+        for path in self._folder.glob("*/progress.json"):
+            with suppress(OSError, ValueError):
+                self._read[path] = {"at": path.stat().st_mtime} | json.loads(path.read_text(encoding="utf-8"))
+        return sorted(self._read.values(), key=lambda state: state["at"])
 
 
 class TrackerGroup:

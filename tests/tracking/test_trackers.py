@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,38 @@ def test_sweep_counts_finished_skipped_and_the_share_of_running_ones(tmp_path: P
     assert task.fields["rate"] == "1.5/min"  # the skipped run says nothing about speed
     for part in ("1 failed", "c 2/4", "reward +1.00", "KL 5.0"):
         assert part in task.fields["note"]
+
+
+def test_sweep_tells_the_runs_that_wait_from_those_that_are_computed(tmp_path: Path, clock: list[float]) -> None:
+    display = SweepProgress(tmp_path, runs=6)
+    sweep_of(tmp_path, {"a": "finished", "b": "running", "c": "stopped"})
+    clock[0] = 60.0
+    display.refresh()
+    assert shown(display).fields["note"].startswith("1 running, 4 waiting | ")  # "c" is queued again, three never began
+    assert shown(display).completed == 1 + 0.5 + 0.5  # what "c" has done is not lost
+    sweep_of(tmp_path, {"a": "finished", "b": "running", "c": "running"})
+    display.refresh()
+    assert shown(display).fields["note"].startswith("2 running, 3 waiting | ")
+
+
+def test_a_file_that_cannot_be_read_now_counts_as_it_was(tmp_path: Path, clock: list[float]) -> None:
+    display = SweepProgress(tmp_path, runs=2)
+    sweep_of(tmp_path, {"a": "finished", "b": "running"})
+    clock[0] = 60.0
+    display.refresh()
+    (tmp_path / "0" / "progress.json").unlink()
+    (tmp_path / "1" / "progress.json").write_text('{"name": "b", ', encoding="utf-8")
+    display.refresh()
+    assert shown(display).completed == 1.5
+
+
+def test_a_run_goes_on_when_its_sweeps_folder_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    tracker = ProgressFile(tmp_path / "0" / "progress.json", name="a", updates=4)
+    shutil.rmtree(tmp_path / "0")
+    tracker.log(ROWS[0])
+    tracker.finish("finished")
+    assert not (tmp_path / "0").exists()
 
 
 def test_sweep_without_running_jobs_shows_the_last_numbers(tmp_path: Path, clock: list[float]) -> None:
