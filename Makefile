@@ -11,6 +11,11 @@ MODEL_SEED ?= 1
 LAUNCHER ?= joblib
 ARRAY ?= 8
 SLURM ?=
+# One run (`make train`): LAUNCH=deepspeed shares it over NPROC processes of this machine.
+METHOD ?= scar
+SEED ?= 1
+LAUNCH ?= torch
+NPROC ?= 1
 TASK ?=
 GPU ?= a100-80gb
 BENCH ?= attribution
@@ -56,7 +61,7 @@ MODELS = $(BIN)/python experiments/models.py experiment=models $(COMMON) task=$1
 
 .DEFAULT_GOAL := help
 ABLATION ?=
-.PHONY: help setup pretrained prefetch check costs gpu-study models reproduce-fig1 credit reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
+.PHONY: help setup train pretrained prefetch check costs gpu-study models reproduce-fig1 credit reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-slow lint format type clean-results
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +97,13 @@ models: pretrained  ## train the models that are missing (SFT policies, reward m
 
 TRAIN = $(BIN)/python experiments/train.py $(COMMON) "seed=$(SEEDS)" $(RUNS_ON)
 REPORT = $(BIN)/python experiments/report.py scale=$(SCALE) "seeds=$(SEEDS)" model_seed=$(MODEL_SEED) results=$(RESULTS)
+
+# Each launched process imports everything anew, so what is launched is the run alone, not the sweep.
+$(if $(filter-out torch deepspeed,$(LAUNCH)),$(error LAUNCH=$(LAUNCH); allowed: torch deepspeed))
+STARTED_BY.torch = $(BIN)/python
+STARTED_BY.deepspeed = $(BIN)/torchrun --standalone --nproc_per_node=$(NPROC)
+train: models-$(or $(TASK),imdb)  ## one run: TASK=imdb METHOD=scar SEED=1, on several processes with LAUNCH=deepspeed NPROC=2 (docs/scaling.md)
+	@$(STARTED_BY.$(LAUNCH)) experiments/train.py engine=$(LAUNCH) $(COMMON) task=$(or $(TASK),imdb) shaping=$(METHOD) seed=$(SEED)
 
 reproduce-table1: models  ## Table 1 and Figure 2: run what is missing, then write results/SCALE
 	@$(TRAIN) experiment=table1 task=$(TASKS) shaping=$(METHODS)

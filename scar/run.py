@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from scar.build import Run, build_engine, build_task, check_settings, local_mode
 from scar.checkpoint import Checkpoint, find_checkpoint
 from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
+from scar.engine.interfaces import Engine
 from scar.recipes.store import RECIPE, StartProgress
 from scar.runlife import RunLife
+from scar.tracking.locks import only_here
 from scar.tracking.provenance import code_digest
 from scar.tracking.records import NoWriter, RunWriter, partial_folder, read_jsonl, record_folder
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
@@ -66,6 +69,13 @@ def train_run(cfg: DictConfig) -> Path:
     ppo, engine = check_settings(cfg), build_engine(cfg)
     identity = run_identity(cfg, device)
     folder = run_folder(cfg, identity)
+    with only_here(folder) if engine.is_main else nullcontext():
+        return _train_here(cfg, ppo, device, engine, identity, folder)
+
+
+def _train_here(
+    cfg: DictConfig, ppo: PPOConfig, device: torch.device, engine: Engine, identity: dict[str, Any], folder: Path
+) -> Path:
     trackers = TrackerGroup([_progress_tracker(cfg, ppo, folder)] if engine.is_main else [])
     if engine.agreed(folder.exists()) and not cfg.force:
         trackers.finish("skipped")
