@@ -120,6 +120,15 @@ def check_settings(cfg: DictConfig) -> PPOConfig:
         f"memory.offload=true with coalitions.dtype={cfg.coalitions.dtype}, which is a second copy of the reward model",
         "coalitions.dtype=float32 (and models.reward.weights=bfloat16)",
     )
+    every = cfg.checkpoint.updates
+    cadence = every is None or (type(every) is int and every >= 1)
+    require(cadence, f"checkpoint.updates={every}", "null or a whole number, 1 or more")
+    sharded = cfg.engine.get("frozen_zero_stage", 0) == 3
+    require(
+        not (memory.offload and sharded),
+        "memory.offload=true with engine.frozen_zero_stage=3, which places the same models",
+        "one of them",
+    )
     return instantiate(cfg.ppo)
 
 

@@ -83,7 +83,7 @@ def _train_here(
     status, writer = "failed", None
     try:
         try:
-            checkpoint = _where_it_stopped(folder)
+            checkpoint = engine.agreed(_where_it_stopped(folder) if engine.is_main else None)
             run = Run(cfg, ppo, device, trackers, engine)
             writer = (RunWriter if engine.is_main else NoWriter)(folder, done=checkpoint.update if checkpoint else 0)
             trackers.add(JsonlTracker(writer))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +27,17 @@ def name_this_process(*, cuda: bool) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns at every start
 
 
+@contextmanager
+def _others() -> Iterator[None]:
+    """Context of a message: the other processes must be there."""
+    try:
+        yield
+    except RuntimeError as error:  # of the backend; its text is about sockets
+        raise ConnectionError(
+            "another process of this run has ended or cannot be reached; its own error says why"
+        ) from error
+
+
 class Ranks:
     """The processes, which all call the same functions in the same order. `rank` of `count`."""
 
@@ -40,11 +53,13 @@ class Ranks:
     def gather(self, part: Tensor, rows: int) -> Tensor:
         """[rows, ...]: the shares of all processes, on every process."""
         parts = [torch.empty_like(part) for _ in range(self.count)]
-        dist.all_gather(parts, part.contiguous())
+        with _others():
+            dist.all_gather(parts, part.contiguous())
         return torch.cat(parts)[:rows]
 
     def objects(self, value: Any) -> list[Any]:
         """The values of all processes, in order."""
         found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value)
+        with _others():
+            dist.all_gather_object(found, value)
         return found

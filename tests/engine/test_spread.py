@@ -105,3 +105,14 @@ def test_coalitions_are_scored_once_and_come_back_in_order(count: int, prompts: 
 )
 def test_shares(rows: int, count: int, shares: list[list[int]]) -> None:
     assert on_ranks(count, lambda ranks: ranks.share(rows).tolist()) == shares
+
+
+def test_lost_process_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*arguments: Any) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", closed)
+    ranks = Ranks.__new__(Ranks)
+    ranks.rank, ranks.count = 0, 2
+    with pytest.raises(ConnectionError, match="another process of this run has ended"):
+        ranks.objects(None)

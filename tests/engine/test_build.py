@@ -1,0 +1,91 @@
+"""How a config comes to its engine, and how make starts it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import torch
+
+from scar import build
+from scar.engine.single import TorchEngine
+from scar.engine.zero import DeepSpeedEngine
+from scar.models.policy import CausalPolicy
+from tests.engine.threads import on_ranks
+from tests.models.tiny import tiny_policy
+from tests.smoke_scale import REPOSITORY, composed
+
+
+def test_several_processes_without_an_engine_for_them_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(build.build_engine(composed()), TorchEngine)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes with engine=torch.*allowed: engine=deepspeed, or one process"):
+        build.build_engine(composed())
+
+
+def test_models_are_placed_by_one_of_engine_and_memory() -> None:
+    settings = ("memory.offload=true", "engine=deepspeed", "engine.zero_stage=3")
+    build.check_settings(composed(*settings))
+    with pytest.raises(ValueError, match=r"memory\.offload=true with engine\.frozen_zero_stage=3"):
+        build.check_settings(composed(*settings, "engine.frozen_zero_stage=3"))
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "1.5", "true", "often"])
+def test_cadence_of_checkpoints_is_checked(wrong: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"checkpoint\.updates={wrong}.*allowed: null or a whole number".replace("true", "True")
+    ):
+        build.check_settings(composed(f"checkpoint.updates={wrong}"))
+
+
+def engine_of(ranks: object) -> DeepSpeedEngine:
+    engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
+    engine._ranks = ranks  # type: ignore[assignment]
+    return engine
+
+
+def test_costs_are_summed_and_memory_is_the_largest() -> None:
+    def work(ranks: object) -> dict[str, float]:
+        costs = {"time/total_s": 1.0 + ranks.rank, "memory/peak_bytes": 10.0 - ranks.rank}  # type: ignore[attr-defined]
+        return engine_of(ranks).merge({"update": 3}, costs)
+
+    assert on_ranks(3, work) == [{"update": 3, "time/total_s": 6.0, "memory/peak_bytes": 10.0}] * 3
+
+
+def test_processes_that_drift_apart_end_the_run() -> None:
+    def work(ranks: object) -> None:
+        row = {"reward/raw_mean": 1.0, "kl/coef": 0.2 + ranks.rank}  # type: ignore[attr-defined]
+        with pytest.raises(RuntimeError, match=r"disagree on kl/coef: \[\{'kl/coef': 0\.2\}, \{'kl/coef': 1\.2\}\]"):
+            engine_of(ranks).merge(row, {})
+
+    on_ranks(2, work)
+
+
+def test_any_and_agreed() -> None:
+    assert on_ranks(3, lambda ranks: engine_of(ranks).any(ranks.rank == 2)) == [True] * 3
+    assert on_ranks(3, lambda ranks: engine_of(ranks).any(False)) == [False] * 3
+    assert on_ranks(3, lambda ranks: engine_of(ranks).agreed(ranks.rank)) == [0] * 3
+
+
+def test_reference_has_hooks_of_its_own() -> None:
+    """DeepSpeed hangs its work on a module's hooks; the reference must not call those of the policy."""
+    policy = tiny_policy()
+    reference = policy.reference()
+    policy.register_forward_pre_hook(lambda *_: pytest.fail("the policy's hook"))
+    assert isinstance(reference, CausalPolicy)
+    ones = torch.ones(1, 2, dtype=torch.int64)
+    reference(ones, ones.bool(), ones, ones.bool())
+
+
+def test_make_starts_processes_of_one_run() -> None:
+    def made(*arguments: str) -> str:
+        command = ["make", "-n", "train", *arguments]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        return done.stdout.splitlines()[-1] if done.returncode == 0 else done.stderr
+
+    assert "torchrun --standalone --nproc_per_node=3 experiments/train.py engine=deepspeed scale=smoke" in made(
+        "LAUNCH=deepspeed", "NPROC=3", "SCALE=smoke"
+    )
+    assert "python experiments/train.py engine=torch" in made()
+    assert "task=tldr shaping=sparse seed=7" in made("TASK=tldr", "METHOD=sparse", "SEED=7")
+    assert "LAUNCH=mpi; allowed: torch deepspeed" in made("LAUNCH=mpi")
