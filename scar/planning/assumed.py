@@ -48,8 +48,8 @@ def rank_assumptions(device: Device, network: Network) -> Iterator[str]:
         "the model); at stage 3 also gathered parameters: all of policy and value function to sample, else at most those of one "
         f"layer, {PREFETCH_BUCKET:.0e} fetched ahead and {REUSE_DISTANCE / 2:.0e} that are needed again soon "
         "(stage3_max_reuse_distance). Frozen models that are sharded too are gathered whole to score coalitions, else layer by "
-        "layer. What loading and flattening models takes at the start is not counted. DeepSpeed has been compared on CPUs "
-        "only.\n"
+        "layer. What loading and flattening models takes at the start is not counted. Sizes were compared with DeepSpeed on "
+        "two CPU ranks only.\n"
     )
     yield (
         f"Exchange: rings of {network.rate / 1e9:.0f} GB/s a GPU, {device.link_share:.0%} of {device.link_rate / 1e9:.0f} GB/s "

@@ -19,11 +19,12 @@ class Network:
     rate: float
 
     @classmethod
-    def of(cls, device: Device, ranks: int) -> Network:
+    def of(cls, device: Device, gpus: int | str) -> Network:
         """The GPUs of whole nodes, or of a part of one; ValueError for any other number. Between nodes a ring goes over every
         card of a node, so that together they carry as many bytes as the links within it, or fewer."""
+        ranks = int(gpus) if str(gpus).isdecimal() else 0
         if ranks < 1 or (ranks > NODE and ranks % NODE):
-            raise ValueError(f"gpus={ranks}; allowed: 1 to {NODE}, or a multiple of {NODE} (nodes of {NODE} GPUs)")
+            raise ValueError(f"gpus={gpus}; allowed: 1 to {NODE}, or a multiple of {NODE} (nodes of {NODE} GPUs)")
         rate = device.link_rate if ranks <= NODE else min(device.link_rate, NODE * device.network_rate)
         return cls(ranks, rate * device.link_share)
 

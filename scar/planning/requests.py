@@ -52,7 +52,7 @@ class Request:
         given = dict(argument.split("=", 1) for argument in arguments)
         known = {key: given.pop(key, default) for key, default in DEFAULTS.items()}
         asked = device(known["gpu"])
-        network = Network.of(asked, int(known["gpus"]) if known["gpus"].isdecimal() else 0)
+        network = Network.of(asked, known["gpus"])
         offload = {key: _flag(given, f"engine.{key}") for key in OFFLOAD if f"engine.{key}" in given}
         _check_engine(network.ranks, offload, given)
         return cls(
