@@ -1,7 +1,7 @@
 """What every run of a scale will take, without GPU or download: `python experiments/check.py scale=paper task=tldr gpu=h100-80gb`.
 
-Settings: scale, task, shaping, seed (lists), gpu (a100-80gb, h100-80gb), and any of conf/ for every run. Exit status 1 if
-something does not fit.
+Settings: scale, task, shaping, seed (lists), gpu (a100-80gb, h100-80gb), gpus (of one run; with 2 or more every stage of
+DeepSpeed ZeRO is shown), and any of conf/ for every run. Exit status 1 if something does not fit.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """`make check`: compose every run of a scale, check what its config names, and estimate what it takes. No GPU, no hub.
 
 python experiments/check.py [scale=paper] [task=imdb,tldr,hh] [shaping=sparse,uniform,abc,scar] [seed=1,2,3,4,5]
-                            [gpu=a100-80gb] [any setting of conf/ for every run]
+                            [gpu=a100-80gb] [gpus=1] [any setting of conf/ for every run]
 """
 
 from __future__ import annotations
@@ -10,63 +10,26 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from scar.build import check_settings, source_name
-from scar.cli import sweep_size
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig
 from scar.construct import build_settings, construct, plain
 from scar.models.loading import quiet_transformers
 from scar.planning.advice import Advice, advise
-from scar.planning.devices import Device, device
 from scar.planning.estimate import Estimate, Planner
 from scar.planning.names import Named, check_names
+from scar.planning.ranks import RankPlanner, Shared
+from scar.planning.requests import Request
 from scar.planning.runs import Coalitions, Run
 
-DEFAULTS = {
-    "scale": "paper",
-    "task": "imdb,tldr,hh",
-    "shaping": "sparse,uniform,abc,scar",
-    "seed": "1,2,3,4,5",
-    "gpu": "a100-80gb",
-}
 TOKEN_UNITS = ["task=tldr", "shaping=scar", "segmentation=token"]
 """The run that Figures 4 and 5 set beside Table 1's."""
 Advance = Callable[[int, int, dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked: lists of tasks and methods, how many seeds, the device, and overrides for every run."""
-
-    scale: str
-    tasks: list[str]
-    methods: list[str]
-    seeds: int
-    device: Device
-    overrides: list[str]
-
-    @classmethod
-    def parse(cls, arguments: Sequence[str]) -> Request:
-        """From `key=value` arguments; ValueError for one that is not."""
-        wrong = [argument for argument in arguments if "=" not in argument]
-        if wrong:
-            raise ValueError(
-                f"{wrong[0]}: not a setting; allowed: {', '.join(DEFAULTS)} and those of conf/, as key=value"
-            )
-        given = dict(argument.split("=", 1) for argument in arguments)
-        known = {key: given.pop(key, default) for key, default in DEFAULTS.items()}
-        return cls(
-            known["scale"],
-            known["task"].split(","),
-            known["shaping"].split(","),
-            sweep_size([f"seed={known['seed']}"]),
-            device(known["gpu"]),
-            [f"{key}={value}" for key, value in given.items()],
-        )
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
@@ -97,11 +60,37 @@ class Report:
         return self.request.seeds * sum(planned.estimate.hours for planned in self.runs)
 
 
-def check(arguments: Sequence[str], *, conf: Path, advance: Advance) -> Report:
+@dataclass(frozen=True)
+class SharedReport:
+    """The same on several GPUs, with DeepSpeed ZeRO."""
+
+    request: Request
+    runs: list[Shared]
+    tokens: Shared | None
+    named: dict[str, list[Named]]
+
+    @property
+    def all_fit(self) -> bool:
+        """Whether every run fits at one stage of ZeRO at least."""
+        return all(run.fits(self.request.device) for run in self.runs)
+
+
+def check(arguments: Sequence[str], *, conf: Path, advance: Advance) -> Report | SharedReport:
     """Plan everything that `arguments` ask for, with the Hydra configuration in the folder `conf`. ValueError or a Hydra
     error for what does not compose or cannot be right."""
     quiet_transformers()
     request = Request.parse(arguments)
+    planner = Planner(request.device)
+    if request.gpus == 1:
+        return Report(request, *_plan_all(request, conf, advance, lambda case: _plan(planner, case)))
+    ranks = RankPlanner(planner, request.network, **request.offload)
+    plan = lambda case: ranks.plan(run_of(compose("config", overrides=case)))  # noqa: E731
+    return SharedReport(request, *_plan_all(request, conf, advance, plan))
+
+
+def _plan_all(
+    request: Request, conf: Path, advance: Advance, plan: Callable[[list[str]], P]
+) -> tuple[list[P], P | None, dict[str, list[Named]]]:
     cases = [[f"task={task}", f"shaping={method}"] for task in request.tasks for method in request.methods]
     beside = request.scale == "paper" and "tldr" in request.tasks and "scar" in request.methods
     common = [f"scale={request.scale}", *request.overrides]
@@ -109,13 +98,13 @@ def check(arguments: Sequence[str], *, conf: Path, advance: Advance) -> Report:
     if beside:  # its units are its own
         cases.append([one for one in common if not one.startswith("segmentation=")] + TOKEN_UNITS)
     with _composing(conf):
-        planner, named, planned = Planner(request.device), {}, []
+        named, planned = {}, []
         for case in cases:
             cfg = compose("config", overrides=case)
             named[cfg.task.name] = _names(cfg)
-            planned.append(_plan(planner, case))
+            planned.append(plan(case))
             advance(len(planned), len(cases), {})
-    return Report(request, planned[: len(cases) - beside], planned[-1] if beside else None, named)
+    return planned[: len(cases) - beside], planned[-1] if beside else None, named
 
 
 def _composing(conf: Path) -> AbstractContextManager[Any]:

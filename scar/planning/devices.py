@@ -10,8 +10,8 @@ from scar.planning.tracing import Cost
 @dataclass(frozen=True)
 class Device:
     """`memory_bytes` of memory of which a share `reserve` is left alone; FLOP/s of bfloat16 and float32 products, bytes/s of
-    its memory and of its link to the host, each with the share that is assumed to be reached; seconds that the host takes to
-    start an operation."""
+    its memory, of its link to the host, and that it sends to other GPUs of its node and through its network card to other
+    nodes, each with the share that is assumed to be reached; seconds that the host takes to start an operation."""
 
     name: str
     memory_bytes: float
@@ -19,8 +19,11 @@ class Device:
     wide_rate: float
     memory_rate: float
     host_rate: float
+    link_rate: float = 0.0
+    network_rate: float = 0.0
     product_share: float = 0.55  # ours: of products of 1-7B models, in which the smaller ones reach less
     memory_share: float = 0.80  # ours
+    link_share: float = 0.75  # ours
     start_seconds: float = 10e-6  # ours: PyTorch without compilation, transformers' own Python included
     reserve: float = 0.08  # ours: CUDA context, cuBLAS workspaces, holes between the allocator's blocks
 
@@ -43,9 +46,10 @@ class Device:
 
 
 DEVICES = {
-    # NVIDIA's datasheets, dense rates. float32 without TensorFloat-32, which PyTorch leaves off.
-    "a100-80gb": Device("A100 80 GB", 80 * 2**30, 312e12, 19.5e12, 2.039e12, 25e9),  # SXM; PCIe 4.0 x16, pinned or not
-    "h100-80gb": Device("H100 80 GB", 80 * 2**30, 989e12, 67e12, 3.35e12, 50e9),  # SXM; PCIe 5.0 x16
+    # NVIDIA's datasheets of SXM, dense rates; of NVLink one of two directions. float32 without TensorFloat-32, which PyTorch
+    # leaves off. PCIe 4.0 or 5.0 x16, pinned or not; the network is ours: 200 or 400 Gb/s a GPU, as in NVIDIA's own nodes.
+    "a100-80gb": Device("A100 80 GB", 80 * 2**30, 312e12, 19.5e12, 2.039e12, 25e9, 300e9, 25e9),
+    "h100-80gb": Device("H100 80 GB", 80 * 2**30, 989e12, 67e12, 3.35e12, 50e9, 450e9, 50e9),
 }
 
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from torch import nn
+
 from scar.models.precision import FLOATS
 from scar.planning.credit import Players, credit_cost
 from scar.planning.devices import Device
@@ -21,6 +23,8 @@ ON_DEVICE = {"reference": ("generate", "logprobs", "evaluation"), "reward": ("sc
 BROUGHT = {"reference": ("generate",), "reward": ("score", "credit")}
 """With memory.offload: the stages of an update in which a model is on the device, and before which it is brought there
 (scar/parts.py)."""
+ORDER = ("generate", "logprobs", "score", "credit", "update", "optimizer")
+"""The stages of an update."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,60 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Traced:
+    """A run with its models and what its stages cost, "evaluation" among them; `coalitions` scored for a response."""
+
+    run: Run
+    models: Models
+    costs: dict[str, Cost]
+    coalitions: float
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that an optimizer gets."""
+        return [parameter for parameter in self.models.policy.parameters() if parameter.requires_grad]
+
+    @property
+    def trained_bytes(self) -> float:
+        """Of those parameters, and of their gradients."""
+        return sum(parameter.numel() * parameter.itemsize for parameter in self.trained)
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """How many numbers policy and reward model have."""
+        return {
+            "policy": count(self.models.policy.model.parameters()),
+            "reward": count(self.models.reward_model.parameters()),
+        }
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Bytes of the models that wait on the device; `narrow`: a copy of the reward model that scores coalitions."""
+        policy, trunk = self.models.policy, self.models.reward_model.model.base_model
+        narrow = 0.0
+        if self.run.coalitions is not None:
+            asked = FLOATS[self.run.coalitions.dtype].itemsize
+            narrow = count(trunk.parameters()) * asked if asked < next(trunk.parameters()).itemsize else 0.0
+        return {
+            "policy": held_bytes(policy.model),
+            "value": held_bytes(policy.value_trunk, policy.value_head),
+            "reference": 0.0 if self.models.reference.shares_weights else held_bytes(self.models.reference),
+            "reward": held_bytes(self.models.reward_model),
+            "narrow": narrow,
+        }
+
+
+def away(run: Run, stage: str) -> list[str]:
+    """The models that are in the host's memory in a stage."""
+    return [model for model, stages in ON_DEVICE.items() if run.memory.offload and stage not in stages]
+
+
+def brought_bytes(run: Run, stage: str, weights: dict[str, float]) -> float:
+    """Of the models that are brought from there for a stage of an update."""
+    return sum(weights[model] for model, stages in BROUGHT.items() if run.memory.offload and stage in stages)
+
+
+@dataclass(frozen=True)
 class _Shared:
     """What all methods of a task have in common."""
 
@@ -87,22 +145,19 @@ class Planner:
 
     def estimate(self, run: Run) -> Estimate:
         """What `run` takes."""
+        traced = self.trace(run)
+        weights = traced.weights
+        weights["reward"] += weights.pop("narrow")
+        stages = {name: self._stage(traced, name, weights) for name in traced.costs}
+        numbers = traced.parameters, count(traced.trained), traced.coalitions
+        return Estimate(run, *numbers, [stages[name] for name in ORDER], stages["evaluation"])
+
+    def trace(self, run: Run) -> Traced:
+        """The costs of `run` in one process."""
         with fake_tensors():
             shared = self._share(run)
             credit, coalitions = self._credit(run, shared.models)
-        costs = shared.costs | {"credit": credit}
-        weights = _weights(run, shared.models)
-        trained = [p for p in shared.models.policy.parameters() if p.requires_grad]
-        trained_bytes = sum(p.numel() * p.itemsize for p in trained)
-        stages = {name: self._stage(run, name, cost, weights, trained_bytes) for name, cost in costs.items()}
-        order = ("generate", "logprobs", "score", "credit", "update", "optimizer")
-        parameters = {
-            "policy": count(shared.models.policy.model.parameters()),
-            "reward": count(shared.models.reward_model.parameters()),
-        }
-        return Estimate(
-            run, parameters, count(trained), coalitions, [stages[name] for name in order], stages["evaluation"]
-        )
+        return Traced(run, shared.models, shared.costs | {"credit": credit}, coalitions)
 
     def _share(self, run: Run) -> _Shared:
         settings = [run.models, asdict(run.load), asdict(run.ppo), asdict(run.memory), run.longest, run.evaluation_rows]
@@ -129,17 +184,21 @@ class Planner:
         read = models.reward_model.last_layer_attention if run.method == "abc" else models.reward_model.score_prefixes
         return (reading_cost(read, rows=rows, length=length) if "reward_model" in run.needs else Cost()), 0.0
 
-    def _stage(self, run: Run, name: str, cost: Cost, weights: dict[str, float], trained_bytes: float) -> Stage:
-        offload = run.memory.offload
-        absent = [model for model, stages in ON_DEVICE.items() if offload and name not in stages]
-        brought = [model for model, stages in BROUGHT.items() if offload and name in stages]
+    def _stage(self, traced: Traced, name: str, weights: dict[str, float]) -> Stage:
+        run, cost, trained_bytes = traced.run, traced.costs[name], traced.trained_bytes
         learning = name in ("update", "optimizer")
-        # The gradients of a minibatch of one pass are made within it, so its peak has them already.
-        made = trained_bytes if name == "update" and run.ppo.minibatch_size == run.ppo.microbatch_size else 0.0
-        held = weights | dict.fromkeys(absent, 0.0) | {"optimizer": ADAM_NUMBERS * trained_bytes}
-        held |= {"gradients": trained_bytes if learning else 0.0, "activations": max(cost.peak_bytes - made, 0.0)}
-        moving = 2 * self.device.transfer_seconds(sum(weights[model] for model in brought))
+        held = weights | dict.fromkeys(away(run, name), 0.0) | {"optimizer": ADAM_NUMBERS * trained_bytes}
+        held |= {"gradients": trained_bytes if learning else 0.0, "activations": activation_bytes(traced, name)}
+        moving = 2 * self.device.transfer_seconds(brought_bytes(run, name, weights))
         return Stage(name, cost, self.device.seconds(cost) + moving, held)
+
+
+def activation_bytes(traced: Traced, stage: str) -> float:
+    """The most that a stage holds beside models, optimizer and gradients."""
+    ppo, peak = traced.run.ppo, traced.costs[stage].peak_bytes
+    # The gradients of a minibatch of one pass are made within it, so its peak has them already.
+    made = traced.trained_bytes if stage == "update" and ppo.minibatch_size == ppo.microbatch_size else 0.0
+    return max(peak - made, 0.0)
 
 
 def _models(run: Run) -> Models:
@@ -152,22 +211,6 @@ def _models(run: Run) -> Models:
         reward["rows_a_batch"],
     )
     return fake_models(policy_shape(run.models), reward_shape(run.models), held)
-
-
-def _weights(run: Run, models: Models) -> dict[str, float]:
-    """Bytes of the models that wait on the device."""
-    policy, trunk = models.policy, models.reward_model.model.base_model
-    reward = held_bytes(models.reward_model)
-    if run.coalitions is not None:
-        asked = FLOATS[run.coalitions.dtype].itemsize
-        if asked < next(trunk.parameters()).itemsize:  # coalitions are scored by a narrower copy
-            reward += count(trunk.parameters()) * asked
-    return {
-        "policy": held_bytes(policy.model),
-        "value": held_bytes(policy.value_trunk, policy.value_head),
-        "reference": 0.0 if models.reference.shares_weights else held_bytes(models.reference),
-        "reward": reward,
-    }
 
 
 def _shared_costs(run: Run, models: Models) -> dict[str, Cost]:

@@ -101,6 +101,11 @@ def held_bytes(*modules: nn.Module | None) -> int:
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
 
+def largest_layer_bytes(module: nn.Module) -> float:
+    """Of the parameters that one layer has itself."""
+    return max(sum(p.numel() * p.itemsize for p in layer.parameters(recurse=False)) for layer in module.modules())
+
+
 def _quantise(model: Any) -> None:
     """Put 4-bit layers in place of all linear ones but the last, which transformers keeps."""
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]

@@ -6,17 +6,19 @@ import runpy
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from scar.config import MemoryConfig
-from scar.planning.check import Report, Request, check, run_of
+from scar.planning.check import Report, SharedReport, check, run_of
 from scar.planning.devices import DEVICES
-from scar.planning.tables import WIDTH, render
+from scar.planning.formats import WIDTH, hours
+from scar.planning.tables import render
 from tests.smoke_scale import CONF, REPOSITORY, composed, silent_progress
 
 
-def checked(*arguments: str) -> Report:
+def checked(*arguments: str) -> Any:
     return check(arguments, conf=CONF, advance=lambda done, total, numbers: None)
 
 
@@ -109,14 +111,6 @@ def test_a_run_is_read_off_its_config() -> None:
     assert run_of(composed("scale=paper", "task=imdb")).prompt_tokens == (4, 8)
 
 
-def test_requests() -> None:
-    request = Request.parse([])
-    assert (request.scale, request.tasks, request.seeds) == ("paper", ["imdb", "tldr", "hh"], 5)
-    assert request.methods == ["sparse", "uniform", "abc", "scar"]
-    request = Request.parse(["seed=range(1,4)", "scale=local", "ppo.updates=3", "device=cpu"])
-    assert (request.seeds, request.overrides) == (3, ["ppo.updates=3", "device=cpu"])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -127,11 +121,46 @@ def test_requests() -> None:
         (["scale=local", "task=imdb", "task.sources.hub.path=imdb"], "allowed: owner/name"),
         (["task=imdb", "shaping=scar", "coalitions.backend=plain"], r"coalitions\.backend=plain cannot be planned"),
         (["task=imdb", "memory.offload=1"], r"memory\.offload=1; allowed: true or false"),
+        (["scale=local", "task=imdb", "gpus=3"], r"ppo\.minibatch_size=\d+ is not divisible by gpus=3"),
     ],
 )
 def test_what_is_refused(arguments: Sequence[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checked(*arguments)
+
+
+@pytest.fixture(scope="module")
+def shared() -> SharedReport:
+    return checked("scale=local", "task=imdb", "shaping=sparse,scar", "seed=1,2,3", "gpus=2", "ppo.updates=7")
+
+
+def test_on_several_gpus_every_run_has_a_row_a_stage(shared: SharedReport) -> None:
+    assert [run.run.method for run in shared.runs] == ["sparse", "scar"]
+    assert shared.all_fit
+    text = render(shared)
+    assert "imdb on 2 x A100 80 GB: GB a GPU by part" in text
+    for label in (["sparse"], ["scar", "token"]):
+        lines = text.splitlines()
+        first = next(at for at, line in enumerate(lines) if line.split()[: len(label)] == label)
+        assert lines[first].split()[len(label)] == "1"
+        assert [line.split()[0] for line in lines[first + 1 : first + 4]] == ["2", "3", "3"]
+        assert [line.split()[-4] for line in lines[first : first + 4]] == ["yes"] * 4
+    assert max(map(len, lines)) <= WIDTH
+    wall = 3 * sum(min(found.hours for _, found in run.plans) for run in shared.runs)
+    assert f"6 runs, each at the fastest stage that fits, one after the other: {hours(wall)} hours" in text
+    assert f"{hours(2 * wall)} GPU-hours" in text
+    assert "rings of 225 GB/s a GPU, 75% of 300 GB/s" in " ".join(text.split())
+
+
+def test_what_fits_at_no_stage_or_is_refused_is_said(shared: SharedReport) -> None:
+    small = replace(shared.request.device, memory_bytes=2e9, reserve=0.0)  # the bucket alone takes as much
+    report = replace(shared, request=replace(shared.request, device=small))
+    assert report.all_fit is False
+    text = render(replace(report, runs=[replace(report.runs[0], refused="stage 3 here; allowed: 1"), *report.runs[1:]]))
+    assert "imdb: no stage 3 here; allowed: 1." in text
+    problems = [line for line in text.splitlines() if "fits at no stage of ZeRO (2.0 GB at least)" in line]
+    assert [line.split(" fits ")[0] for line in problems] == ["imdb sparse", "imdb scar token"]
+    assert "one after the other" not in text
 
 
 def run_script(

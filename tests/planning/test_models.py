@@ -13,7 +13,7 @@ from scar.config import LoadConfig
 from scar.construct import plain
 from scar.planning.devices import DEVICES
 from scar.planning.estimate import Planner
-from scar.planning.models import Models, count, fake_models, held_bytes
+from scar.planning.models import Models, count, fake_models, held_bytes, largest_layer_bytes
 from scar.planning.shapes import policy_shape, reward_shape
 from scar.planning.tracing import fake_tensors, real_tensors
 from tests.planning.tiny import GPT2, LLAMA, held, models, tiny_run
@@ -131,3 +131,8 @@ def test_adapters_leave_no_second_copy_and_little_to_train() -> None:
     held = found.stages[0].held
     assert held["reference"] == 0
     assert held["optimizer"] == 8 * (adapters + 65)
+
+
+def test_the_largest_layer_is_counted_without_those_in_it() -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.Sequential(torch.nn.Linear(20, 11).bfloat16()))
+    assert largest_layer_bytes(layers) == 4 * (200 + 20) > 2 * (220 + 11)
