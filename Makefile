@@ -18,6 +18,7 @@ LAUNCH ?= torch
 NPROC ?= 1
 TASK ?=
 GPU ?= a100-80gb
+GPUS ?= 1
 BENCH ?= attribution
 QUICK ?=
 RESULTS ?= results$(if $(filter-out 1,$(MODEL_SEED)),/model-seed-$(MODEL_SEED))
@@ -89,8 +90,8 @@ prefetch: setup  ## fetch the hub's models and data of SCALE=paper into the loca
 	@set -e; for task in $(subst $(comma), ,$(TASKS)); do $(BIN)/python experiments/prefetch.py scale=$(SCALE) task=$$task $(OVERRIDES); done
 	@$(if $(filter paper,$(SCALE)),$(BIN)/python -c "import stanza; stanza.download('en', processors='tokenize,pos,constituency')",:)
 
-check: setup  ## what the runs of SCALE will take: memory, FLOPs, hours on GPU=a100-80gb (TASK=tldr for one task; no GPU needed)
-	@$(BIN)/python experiments/check.py scale=$(SCALE) gpu=$(GPU) $(if $(TASK),task=$(TASK)) $(OVERRIDES)
+check: setup  ## what the runs of SCALE will take: memory, FLOPs, hours on GPU=a100-80gb, GPUS=8 by ZeRO stage (TASK=tldr for one task; no GPU needed)
+	@$(BIN)/python experiments/check.py scale=$(SCALE) gpu=$(GPU) gpus=$(GPUS) $(if $(TASK),task=$(TASK)) $(OVERRIDES)
 
 models: pretrained  ## train the models that are missing (SFT policies, reward models)
 	@$(call MODELS,$(TASKS))
