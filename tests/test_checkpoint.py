@@ -92,6 +92,7 @@ def test_device_time_counts_all_parts_of_the_run(smoke: SmokeScale, tmp_path: Pa
     assert record.manifest["timing"]["device_seconds"] == record.metrics[-1]["device_seconds"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_signal_stops_the_run_behind_a_checkpoint_of_its_update(
     smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path, number: int, ends: type[BaseException]
@@ -140,6 +141,7 @@ def test_every_signal_reaches_its_listener() -> None:
     assert heard == [signal.SIGUSR2, signal.SIGTERM]
 
 
+@pytest.mark.slow
 def test_wandb_run_of_a_run_that_goes_on_is_whole(smoke: SmokeScale, tmp_path: Path) -> None:
     from scar.tracking.wandb_import import records_from_offline
 
@@ -225,6 +227,7 @@ def test_full_disk_leaves_the_checkpoint_before(
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["update-000002"]
 
 
+@pytest.mark.slow
 def test_process_that_is_killed_goes_on(smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path) -> None:
     """A process of its own, stopped by a real SIGTERM: it ends with 128 + 15 and says that it can go on."""
     script = """
@@ -331,6 +334,7 @@ def test_checkpoint_of_another_engine_is_refused(tmp_path: Path) -> None:
         keeper_of(tmp_path, Two(), every=1).restore(found)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_second_ctrl_c_does_not_wait() -> None:
     with Postponed() as postponed:
         os.kill(os.getpid(), signal.SIGINT)

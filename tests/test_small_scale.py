@@ -80,6 +80,7 @@ def test_imdb_on_the_package(train: Train) -> None:
     assert record.manifest["models"]["reward"]["report"]["train_texts"] == 48
 
 
+@pytest.mark.slow
 def test_tldr_on_the_package_constructs_its_preferences(train: Train) -> None:
     record = train(
         "tldr", *NO_RULE, "models.lengths.prompt_tokens=64", "task.prompt.max_tokens=64", "models.examples=400"

@@ -17,6 +17,7 @@ except ImportError:  # a system without POSIX locks: runs are not guarded there
 def only_here(folder: Path) -> Iterator[None]:
     """Context in which no other process may compute the run of `folder`; BlockingIOError when one does."""
     path = folder.with_name(folder.name + ".lock")
+    made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         if fcntl is not None:
@@ -31,5 +32,7 @@ def only_here(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):
+            with suppress(OSError):  # folders that hold a run by now stay
                 os.unlink(path)
+                for folder_made in made:
+                    folder_made.rmdir()

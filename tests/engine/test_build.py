@@ -79,9 +79,9 @@ def test_reference_has_hooks_of_its_own() -> None:
 
 def test_make_starts_processes_of_one_run() -> None:
     def made(*arguments: str) -> str:
-        command = ["make", "-n", "train", *arguments]
+        command = ["make", "-n", "--no-print-directory", "train", *arguments]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        return done.stdout.splitlines()[-1] if done.returncode == 0 else done.stderr
+        return done.stdout if done.returncode == 0 else done.stderr
 
     assert "torchrun --standalone --nproc_per_node=3 experiments/train.py engine=deepspeed scale=smoke" in made(
         "LAUNCH=deepspeed", "NPROC=3", "SCALE=smoke"

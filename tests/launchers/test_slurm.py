@@ -98,6 +98,7 @@ def test_a_single_run_is_a_job_of_its_own(tmp_path: Path) -> None:
     assert sweep.notes(seed=1) == ["start", "start", "end"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_cancels_the_jobs_of_the_sweep(tmp_path: Path) -> None:
     sweep = Sweep(Cluster(tmp_path / "cluster", holds=True), tmp_path / "runs")
     process = sweep.start()

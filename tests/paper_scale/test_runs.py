@@ -64,7 +64,7 @@ def test_hh_run_leaves_the_four_bit_weights_alone_and_the_reference_with_them(hu
     hub = hubs["hh"]
     cfg = hub.config("shaping=sparse")
     run = build.Run(cfg, build.check_settings(cfg), torch.device("cpu"), _NoTracker())
-    policy = run.trainer.updater._policy
+    policy = run.trainer.updater.learner.policy
     frozen = {name: p.detach().clone() for name, p in policy.named_parameters() if not p.requires_grad}
     adapters = {name: p.detach().clone() for name, p in policy.named_parameters() if p.requires_grad}
     run.trainer.run_update(1)

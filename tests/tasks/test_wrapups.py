@@ -100,6 +100,7 @@ def test_posts_lose_their_ending_where_sixty_words_remain() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_mining_all_reviews() -> None:
     frame = ImdbTask(source=configured_package(), min_characters=200).frame
     authored, rows, prompts = summaries(frame), closings(frame), posts(frame)

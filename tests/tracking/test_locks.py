@@ -33,3 +33,13 @@ def test_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path: Path
     with only_here(run):
         pass
     assert list(run.parent.iterdir()) == []
+
+
+def test_folders_of_a_run_that_never_began_are_taken_away_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    with only_here(tmp_path / "kept" / "imdb" / "seed1"):
+        pass
+    assert list((tmp_path / "kept").iterdir()) == []
+    with only_here(tmp_path / "kept" / "imdb" / "seed1"):
+        (tmp_path / "kept" / "imdb" / "seed1").mkdir()
+    assert (tmp_path / "kept" / "imdb" / "seed1").is_dir()
