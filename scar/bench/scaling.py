@@ -1,6 +1,6 @@
 """A PPO update of SCAR on one process and on two, by ZeRO stage: what each process keeps, and how long it takes.
 
-CPU processes with gloo, one thread each; GPT-NeoX of 4.7M parameters, 8 responses of 53 tokens behind 512, four PPO epochs.
+CPU processes with gloo, one thread each; GPT-NeoX of 30M parameters (26M embeddings), 8 responses of 53 tokens behind 512.
 `weights` and `optimizer` are exact bytes of the policy between updates on the first process; `peak` is its resident memory,
 libraries included; `seconds` is the wall time of the second update. Processes on one machine share its cores.
 """
