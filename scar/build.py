@@ -57,7 +57,10 @@ def setup_process(cfg: DictConfig) -> torch.device:
     require(type(cfg.force) is bool, f"force={cfg.force}", "true or false")
     torch.set_num_threads(cfg.threads)
     loading.quiet_transformers()
-    return resolve_device(cfg.device)
+    device = resolve_device(cfg.device)
+    if device.type == "cpu":  # transformers imports DeepSpeed where it is installed, which would warn of that
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    return device
 
 
 def source_name(cfg: DictConfig) -> str:
