@@ -59,7 +59,7 @@ class ZeroLearner:
     """A policy whose optimizer, gradients and (stage 3) weights are sharded over the processes."""
 
     def __init__(self, deepspeed: Any, policy: Any, config: PPOConfig, ranks: Ranks, *, zero: dict[str, Any]) -> None:
-        self._ranks, self._policy = ranks, policy
+        self._ranks = ranks
         share, self._stage = config.minibatch_size, zero["stage"]
         require(
             share % ranks.count == 0,
@@ -68,7 +68,7 @@ class ZeroLearner:
         )
         self._deepspeed = deepspeed
         self._parameters = trained_parameters(policy)
-        self._adam = _adam_of(list(self._parameters.values()), config)
+        self._adam = adam(list(self._parameters.values()), config, _Adam)
         self._engine = deepspeed.initialize(
             model=policy if self._stage == 3 else _Trained(policy),
             optimizer=self._adam,
@@ -157,8 +157,3 @@ class _Training:
     def evaluate(self, prompts: PromptBatch, response_ids: Tensor, response_mask: Tensor) -> PolicyOutput:
         """See Policy."""
         return PolicyOutput(*self._engine(prompts.prompt_ids, prompts.prompt_mask, response_ids, response_mask))
-
-
-def _adam_of(parameters: list[nn.Parameter], config: PPOConfig) -> _Adam:
-    plain = adam(parameters, config)
-    return _Adam(parameters, **{key: plain.defaults[key] for key in ("lr", "eps", "weight_decay", "betas")})

@@ -20,9 +20,9 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def adam(parameters: list[nn.Parameter], config: PPOConfig) -> torch.optim.AdamW:
+def adam(parameters: list[nn.Parameter], config: PPOConfig, kind: Any = torch.optim.AdamW) -> Any:
     """The optimizer of PPO. AdamW with weight decay 0 is Adam."""
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, eps=config.adam_eps, weight_decay=config.weight_decay)
+    return kind(parameters, lr=config.learning_rate, eps=config.adam_eps, weight_decay=config.weight_decay)
 
 
 def copy_weights(into: dict[str, Tensor], weights: dict[str, Tensor]) -> None:

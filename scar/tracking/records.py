@@ -190,12 +190,16 @@ class RunWriter:
         rows = self.partial / "metrics.jsonl"
         if done:
             kept = rows.read_text(encoding="utf-8").splitlines(keepends=True)[:done]
+            if len(kept) < done:
+                raise ValueError(f"{rows} has {len(kept)} of {done} rows; delete {self.partial} and run again")
             shutil.rmtree(self.partial / "wandb", ignore_errors=True)  # the tracker is told those rows again
         else:
             kept = []
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
-        rows.write_text("".join(kept), encoding="utf-8")
+        shorter = rows.with_name(rows.name + ".tmp")
+        shorter.write_text("".join(kept), encoding="utf-8")
+        os.replace(shorter, rows)
         self._rows = open(rows, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def append(self, row: dict[str, Any]) -> None:

@@ -193,3 +193,17 @@ def test_unfinished_runs_are_found(tmp_path: Path) -> None:
     RunWriter(tmp_path / "local" / "seed1")
     write_run(tmp_path / "local" / "seed2")
     assert unfinished_runs(tmp_path) == [tmp_path / "local" / "seed1.partial"]
+
+
+def test_run_that_goes_on_keeps_the_rows_that_count_and_misses_none(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "seed1")
+    for update in (1, 2, 3):
+        writer.append({"update": update})
+    writer.close()
+    going_on = RunWriter(tmp_path / "seed1", done=2)
+    going_on.append({"update": 3})
+    going_on.close()
+    assert [row["update"] for row in read_jsonl(going_on.partial / "metrics.jsonl")] == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"metrics\.jsonl has 3 of 5 rows; delete .*seed1\.partial and run again"):
+        RunWriter(tmp_path / "seed1", done=5)
+    assert len(read_jsonl(going_on.partial / "metrics.jsonl")) == 3
