@@ -31,7 +31,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from scar.config import require
-from scar.models.precision import FLOATS, weight_options
+from scar.models.precision import FLOATS, keep_differentiable, weight_options
 from scar.offline import not_on_hub
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
@@ -136,7 +136,7 @@ def load_policy_model(
     """Causal LM by hub name or folder, dropout off."""
     options = weight_options(weights, device)
     model = no_dropout(load_or_explain(AutoModelForCausalLM.from_pretrained, name, revision=revision, **options))
-    return model if "device_map" in options else model.to(device)
+    return keep_differentiable(model) if "device_map" in options else model.to(device)
 
 
 def load_reward_sequence_model(

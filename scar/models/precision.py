@@ -33,6 +33,18 @@ def weight_options(weights: str, device: torch.device) -> dict[str, Any]:
     return {"dtype": torch.float32, "quantization_config": quantisation, "device_map": {"": str(device)}}
 
 
+def keep_differentiable(model: Any) -> Any:
+    """Keep 4-bit layers in the layout that gradients pass through; other models are left as they are.
+
+    On a CPU with AVX512-BF16 bitsandbytes repacks a layer's weights for inference at its first forward pass without
+    gradients, and from then on no gradient comes back through that layer (`Linear4bit.forward`, bitsandbytes 0.50).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
 def computing_in(dtype: torch.dtype, device: torch.device) -> Any:
     """Context: forward passes use `dtype`; in float32 nothing is touched."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

@@ -102,14 +102,19 @@ def test_the_scale_of_the_adapters_is_alpha_over_rank() -> None:
     assert torch.allclose(projection(x), projection.base_layer(x) + 8 / 4 * x @ a.T @ b.T, atol=1e-5)
 
 
-def test_four_bit_weights_are_near_the_models_and_take_an_eighth(tmp_path: Path) -> None:
+@pytest.fixture
+def small_llama(tmp_path: Path) -> Path:
+    """The folder of a Llama whose linear layers are large enough for 4 bits."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, **sizes))
-    model.save_pretrained(tmp_path)
-    narrow = load_policy_model(tmp_path, device=CPU, weights="nf4")
-    wide = load_policy_model(tmp_path, device=CPU)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    LlamaForCausalLM(LlamaConfig(vocab_size=64, **sizes)).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_four_bit_weights_are_near_the_models_and_take_an_eighth(small_llama: Path) -> None:
+    narrow = load_policy_model(small_llama, device=CPU, weights="nf4")
+    wide = load_policy_model(small_llama, device=CPU)
     held = narrow.model.layers[0].mlp.up_proj.weight
     assert held.numel() * held.element_size() * 8 == wide.model.layers[0].mlp.up_proj.weight.numel() * 4
     assert narrow.lm_head.weight.dtype == torch.float32
@@ -117,6 +122,30 @@ def test_four_bit_weights_are_near_the_models_and_take_an_eighth(tmp_path: Path)
     with torch.no_grad():
         near, exact = narrow(ids).logits, wide(ids).logits
     assert 0 < float((near - exact).norm() / exact.norm()) < 0.2
+
+
+def test_gradients_pass_through_four_bit_layers_after_sampling_on_every_cpu(
+    small_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sampling is a forward pass without gradients, which on a CPU with AVX512-BF16 makes bitsandbytes repack the weights."""
+    from bitsandbytes.nn import modules
+
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)
+    model = load_policy_model(small_llama, device=CPU, weights="nf4")
+    add_lora(model, LoraSettings(rank=4, alpha=8), seed=3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.3)  # A has a gradient only where B is not 0
+    policy = CausalPolicy(model, temperature=0.7, min_new_tokens=3, eos_id=EOS, pad_id=PAD)
+    fresh = gradients(policy)
+    with torch.no_grad():
+        outputs(policy)
+    after = gradients(policy)
+    assert len(fresh) == 8  # 2 layers, q_proj and v_proj, A and B
+    assert all(bool(gradient.any()) for gradient in fresh.values())
+    assert after.keys() == fresh.keys()
+    assert all(torch.equal(after[name], fresh[name]) for name in fresh)
 
 
 @pytest.mark.parametrize(
