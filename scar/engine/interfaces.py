@@ -34,7 +34,8 @@ class Learner(Protocol):
         ...
 
     def step(self, *, skip: bool) -> float:
-        """Clip and take one optimizer step, or with `skip` only forget the gradients; their norm before clipping."""
+        """Clip and take one optimizer step, or with `skip` only forget the gradients; their norm before clipping. ValueError
+        at the first step taken if a trained parameter has no gradient."""
         ...
 
     def held_bytes(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scar.config import PPOConfig, require
 from scar.engine.ranks import Ranks
-from scar.engine.single import WEIGHTS, adam, copy_weights, trained_parameters
+from scar.engine.single import WEIGHTS, GradientCheck, adam, copy_weights, trained_parameters
 from scar.interfaces import Policy, PolicyOutput
 from scar.types import PromptBatch
 
@@ -69,6 +69,7 @@ class ZeroLearner:
         self._deepspeed = deepspeed
         self._parameters = trained_parameters(policy)
         self._adam = adam(list(self._parameters.values()), config, _Adam)
+        self._check_gradients = GradientCheck(self._parameters)
         self._engine = deepspeed.initialize(
             model=policy if self._stage == 3 else _Trained(policy),
             optimizer=self._adam,
@@ -97,6 +98,8 @@ class ZeroLearner:
 
     def step(self, *, skip: bool) -> float:
         """See Learner."""
+        if not skip:
+            self._check_gradients()
         self._adam.skip = skip
         self._engine.step()
         return float(self._engine.get_global_grad_norm())

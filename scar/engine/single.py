@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,46 @@ from scar.config import PPOConfig
 from scar.interfaces import CoalitionScorer, Policy, RewardModel
 
 WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+SHOWN = 8
+"""Parameters that an error names; the rest are counted."""
 
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """What an optimizer gets, by name; a weight that two layers share has one name."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+class GradientCheck:
+    """Whether every trained parameter gets a gradient, zeros allowed: asked once, at the first step that is taken.
+
+    A parameter without one stays as it is in silence, and so does its share of the policy. Each is watched by a hook, which
+    is the same for plain and sharded parameters; DeepSpeed's own `safe_get_full_grad` gives zeros for a gradient that never
+    came.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        self._waiting = set(parameters)
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(self._arrived, name))
+            for name, parameter in parameters.items()
+        ]
+
+    def _arrived(self, name: str, parameter: Tensor) -> None:
+        self._waiting.discard(name)
+
+    def __call__(self) -> None:
+        """ValueError names the parameters that got none."""
+        if not self._hooks:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if missing := sorted(self._waiting):
+            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            raise ValueError(
+                f"no gradient reaches {len(missing)} of the trained parameters ({', '.join(missing[:SHOWN])}{more}), so they "
+                "would never change; check models.policy.load (4 bits, adapters) and ppo.value_net"
+            )
 
 
 def adam(parameters: list[nn.Parameter], config: PPOConfig, kind: Any = torch.optim.AdamW) -> Any:
@@ -41,6 +77,7 @@ class TorchLearner:
         self.policy: Policy = policy
         self._parameters = trained_parameters(policy)
         self._optimizer = adam(list(self._parameters.values()), config)
+        self._check_gradients = GradientCheck(self._parameters)
         self._max_norm = config.max_grad_norm or float("inf")
 
     def share(self, rows: Tensor) -> Tensor:
@@ -64,6 +101,7 @@ class TorchLearner:
         """See Learner."""
         norm = nn.utils.clip_grad_norm_(list(self._parameters.values()), self._max_norm)
         if not skip:
+            self._check_gradients()
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)

@@ -61,11 +61,11 @@ class Launch:
         paths = (f"paths.cache={smoke.cache}", f"paths.runs={self.runs}")
         self._overrides = ("scale=smoke", "device=cpu", "tracker=jsonl", *paths)
 
-    def __call__(self, processes: int, *overrides: str, dying: str = "none") -> subprocess.CompletedProcess[str]:
+    def __call__(self, processes: int, *overrides: str, fault: str = "none") -> subprocess.CompletedProcess[str]:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tests.engine.worker"]
         return subprocess.run(
-            [*command, str(self.weights), dying, *self._overrides, *overrides],
+            [*command, str(self.weights), fault, *self._overrides, *overrides],
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
@@ -124,7 +124,7 @@ def test_process_that_dies_ends_the_run_which_then_goes_on(smoke: SmokeScale, tm
     settings += ("ppo.updates=5", "checkpoint.updates=2", "ppo.learning_rate_schedule=linear")
     whole, stopped = Launch(smoke, tmp_path / "whole"), Launch(smoke, tmp_path / "stopped")
     expected = whole.record(2, *settings)
-    died = stopped(2, *settings, dying="1")
+    died = stopped(2, *settings, fault="1")
     assert died.returncode != 0
     assert "process 1: error: an error of this process alone" in died.stderr
     (folder,) = unfinished_runs(stopped.runs)
@@ -138,6 +138,15 @@ def test_process_that_dies_ends_the_run_which_then_goes_on(smoke: SmokeScale, tm
     assert decided(found) == decided(expected)
     assert found.samples == expected.samples
     assert found.manifest["resumed_after"] == [2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_parameter_without_a_gradient_ends_the_run(smoke: SmokeScale, tmp_path: Path, stage: int) -> None:
+    settings = ("engine=deepspeed", f"engine.zero_stage={stage}", "shaping=sparse", *TWO_UPDATES)
+    ended = Launch(smoke, tmp_path)(2, *settings, fault="unused")
+    assert ended.returncode != 0
+    assert "error: no gradient reaches 1 of the trained parameters (unused), so they would never change" in ended.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """One process of a launch: trains the run of its Hydra overrides and saves what it learned in a folder.
 
-torchrun ... -m tests.engine.worker FOLDER DYING override ...   DYING: a process that has an error in update 4, or "none"
+torchrun ... -m tests.engine.worker FOLDER FAULT override ...
+FAULT: "none"; the number of a process that has an error in update 4; or "unused": the policy gets a parameter without a say.
 """
 
 import os
@@ -8,13 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scar.cli import run_script
+from scar.parts import Parts
 from scar.run import train_run
 from scar.trainer import Trainer
 from tests.smoke_scale import composed
 
-weights, dying, *overrides = sys.argv[1:]
-train, run_update = Trainer.train, Trainer.run_update
+weights, fault, *overrides = sys.argv[1:]
+train, run_update, build_policy = Trainer.train, Trainer.run_update, Parts.policy
 
 
 def saving(self: Trainer, *arguments: Any, **options: Any) -> None:
@@ -24,10 +28,18 @@ def saving(self: Trainer, *arguments: Any, **options: Any) -> None:
 
 
 def mortal(self: Trainer, update: int) -> dict[str, Any]:
-    if update == 4 and dying == os.environ.get("RANK"):
+    if update == 4 and fault == os.environ.get("RANK"):
         raise ValueError("an error of this process alone")
     return run_update(self, update)
 
 
+def with_unused(self: Parts) -> Any:
+    policy = build_policy(self)
+    policy.unused = torch.nn.Parameter(torch.zeros(3))
+    return policy
+
+
+if fault == "unused":
+    Parts.policy = with_unused  # type: ignore[method-assign]
 Trainer.train, Trainer.run_update = saving, mortal  # type: ignore[method-assign]
 run_script(lambda: train_run(composed(*overrides)))

@@ -103,6 +103,24 @@ def test_one_step_by_hand() -> None:
     assert stats == pytest.approx(expected, abs=1e-6)
 
 
+def test_parameters_that_no_gradient_reaches_are_named_at_the_first_step_taken() -> None:
+    policy, rollout, advantages = one_token_case()
+    policy.other = nn.ParameterList([nn.Parameter(torch.zeros(2)) for _ in range(10)])
+    with pytest.raises(ValueError) as caught:
+        run_update(policy, rollout, advantages)
+    shown = ", ".join(f"other.{number}" for number in range(8))
+    assert f"no gradient reaches 10 of the trained parameters ({shown} and 2 more), so they" in str(caught.value)
+    assert torch.equal(policy.table.data, torch.zeros(2, 3))  # nothing was learned
+    skipped = with_own_logprobs(policy, rollout, 5.0)  # ratio exp(5), over the guard's limit
+    assert run_update(policy, skipped, advantages, max_mean_ratio=10.0)[0]["skipped"] == 1.0
+
+
+def test_gradient_of_zeros_is_a_gradient() -> None:
+    policy, rollout, _ = one_token_case()
+    nothing = Advantages(torch.zeros(1, 1), torch.zeros(1, 1))
+    assert run_update(policy, rollout, nothing)[0]["grad_norm"] == 0.0
+
+
 def test_gradients_are_means_over_tokens_by_hand() -> None:
     policy = TinyPolicy(2)
     half = [math.log(0.5)] * 2
