@@ -23,6 +23,7 @@ from scar.config import (
 )
 from scar.construct import build_settings, construct, plain
 from scar.engine.interfaces import Engine
+from scar.identity import data_source
 from scar.interfaces import Tracker
 from scar.models import loading
 from scar.parts import Parts
@@ -63,14 +64,9 @@ def setup_process(cfg: DictConfig) -> torch.device:
     return device
 
 
-def source_name(cfg: DictConfig) -> str:
-    """Which of the task's data sources is used: that of `task.data_dir`, if it is set, else the one that the scale chose."""
-    return "folder" if cfg.task.data_dir is not None else cfg.task.source
-
-
 def build_task(cfg: DictConfig) -> Any:
     """The task with its data source; a source that keeps files gets the cache."""
-    node = cfg.task.sources[source_name(cfg)]
+    node = cfg.task.sources[data_source(cfg.task)]
     keeps_files = "cache" in inspect.signature(get_object(node._target_)).parameters
     source = construct(node, **({"cache": Path(cfg.paths.cache)} if keeps_files else {}))
     return construct(cfg.task.build, source=source)

@@ -15,18 +15,19 @@ from scar.build import load_parts, setup_process
 from scar.config import EvaluationConfig, fingerprint, require
 from scar.construct import plain
 from scar.evaluation.credit import Assigner, CreditRows
+from scar.identity import credit_settings, model_settings, task_settings
 from scar.parts import Parts
 from scar.recipes.store import RECIPE, StartProgress
 from scar.rollout import Sampler
-from scar.run import task_identity
+from scar.run import class_name
 from scar.segmentation.segmenters import SpanSegmenter
 from scar.tracking.credit_records import CREDIT_VERSION, CreditWriter
 from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import RunRecord
 
 SOURCES = ("text", "run", "sft")
-OF_UNITS = ("segmentation", "parser", "estimator", "coalitions")
-"""Config groups that only methods with units read."""
+NAMES = ("name", "source")
+"""What names a node's class or data in a record; it has no key in the node itself."""
 OF_RUN = ("scale", "task", "model_seed")
 """What a stored run decides itself."""
 
@@ -102,19 +103,46 @@ def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> di
     """The config of each method, by its label: what experiments/train.py would use for it. `scar:span` is scar on spans."""
     if run is not None:
         overrides = _overrides_of_run(overrides, run)
+    typed = {_key(override).split(".")[0] for override in overrides}
     others = [one for one in overrides if not _key(one).startswith("shaping")]
     found = {}
     for method in cfg.methods:
-        one = compose("credit", [*others, f"shaping={method}"])
+        one = _compose([*others, f"shaping={method}"], run, typed)
         if "estimator" not in one.shaping.needs:
             found[method] = one
             continue
         for units in cfg.segmentations:
-            found[f"{method}:{units}"] = compose("credit", [*overrides, f"shaping={method}", f"segmentation={units}"])
-    if run is not None:
-        for one in found.values():
-            _take_from_run(one, run.manifest, {_key(override).split(".")[0] for override in overrides})
+            chosen = [*overrides, f"shaping={method}", f"segmentation={units}"]
+            found[f"{method}:{units}"] = _compose(chosen, run, typed)
     return found
+
+
+def _compose(overrides: list[str], run: RunRecord | None, typed: set[str]) -> DictConfig:
+    """The config of some overrides. A run's own settings take the place of what was not typed: its task and models, and
+    those of its credit where it is the same method (and the same units)."""
+    cfg = compose("credit", overrides)
+    if run is None:
+        return cfg
+    saved, own = run.manifest["settings"], []
+    if saved["method"]["name"] == cfg.shaping.name:
+        own.append("method")
+        if saved["units"] and saved["units"]["name"] == cfg.segmentation.name:
+            own += ["units", *(key for key in ("parser", "estimator", "coalitions") if saved[key])]
+    places = {"method": "shaping.method", "units": "segmentation.build"}
+    own = [key for key in own if places.get(key, key).split(".")[0] not in typed]
+    named = [f"{key}={saved[key]['name']}" for key in ("parser", "estimator") if key in own]
+    cfg = compose("credit", [*overrides, *named]) if named else cfg
+    source = saved["data"]["source"]
+    values = {"models": saved["models"], "task.build": saved["task"], f"task.sources.{source}": saved["data"]}
+    values |= {f"task.{key}": saved[key] for key in ("prompt", "generation", "scoring")}
+    values |= {places.get(key, key): saved[key] for key in own}
+    values["task"] = {"data_dir": saved["data"]["path"]} if source == "folder" else {"data_dir": None, "source": source}
+    OmegaConf.resolve(cfg.task)
+    OmegaConf.resolve(cfg.models)
+    for place, settings in values.items():
+        plain_settings = {key: value for key, value in settings.items() if place == "models" or key not in NAMES}
+        OmegaConf.update(cfg, place, plain_settings, merge=True, force_add=True)
+    return cfg
 
 
 def _key(override: str) -> str:
@@ -131,21 +159,6 @@ def _overrides_of_run(overrides: list[str], run: RunRecord) -> list[str]:
     return [one for one in overrides if _key(one) not in OF_RUN] + [f"{key}={run.manifest[key]}" for key in OF_RUN]
 
 
-def _take_from_run(cfg: DictConfig, manifest: dict[str, Any], typed: set[str]) -> None:
-    """Put a run's own settings into a composed config: task and models, and those of its credit where it is the same
-    method (and the same units), unless they were typed."""
-    OmegaConf.set_struct(cfg, False)
-    saved, alpha = manifest["config"], cfg.task.alpha
-    keys = ["models"]
-    if manifest["method"] == cfg.shaping.name:
-        keys.append("shaping")
-        keys += OF_UNITS if manifest["segmentation"] == cfg.segmentation.name else []
-    cfg.task = {"data_dir": None} | saved["task"] | {"alpha": alpha}  # records leave out what they did not read
-    for key in keys:
-        if key not in typed and saved[key] is not None:
-            cfg[key] = saved[key]
-
-
 def _identity(
     cfg: DictConfig, base: DictConfig, configs: dict[str, DictConfig], run: RunRecord | None, device: torch.device
 ) -> dict[str, Any]:
@@ -158,17 +171,10 @@ def _identity(
         "model_seed": base.model_seed,
         "scale": base.scale,
         "source": _describe_source(cfg, base, run),
-        "task": task_identity(base),
-        "models": plain(base.models),
-        "methods": {label: _settings(one) for label, one in configs.items()},
+        **task_settings(plain(base.task)),
+        "models": model_settings(plain(base.models)),
+        "methods": {label: credit_settings(plain(one), class_name) for label, one in configs.items()},
     }
-
-
-def _settings(cfg: DictConfig) -> dict[str, Any]:
-    """What a method's credit depends on."""
-    shaping = {key: value for key, value in plain(cfg.shaping).items() if key != "alpha"}
-    units = {key: plain(cfg[key]) for key in OF_UNITS} if "estimator" in cfg.shaping.needs else {}
-    return {"shaping": shaping} | units
 
 
 def _describe_source(cfg: DictConfig, base: DictConfig, run: RunRecord | None) -> dict[str, Any]:

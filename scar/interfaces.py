@@ -153,6 +153,11 @@ class Game(Protocol):
 class Estimator(Protocol):
     """Finds unit values: Shapley or Owen values, exact or sampled."""
 
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        ...
+
     def estimate(self, game: Game, generator: np.random.Generator) -> Sequence[UnitValues | None]:
         """Unit values of every response of at least two units."""
         ...

@@ -17,6 +17,7 @@ from scar.construct import build_settings, construct, plain
 from scar.evaluation.judge_cache import AnswerCache
 from scar.evaluation.samples import rollout_of_samples
 from scar.gold import gold_reward_model
+from scar.identity import judge_settings
 from scar.interfaces import Judge
 from scar.models import loading
 from scar.pairs import Answer, Pair
@@ -214,7 +215,7 @@ def _manifest(cfg: DictConfig, config: JudgingConfig, match: Match, extra: dict[
         "baseline": baseline["method"],
         "judge": cfg.judge.name,
         "label": cfg.judge.label,
-        "settings": plain(cfg.judge),
+        "settings": judge_settings(plain(cfg.judge)),
         "items": len(match.rows),
         "order_seed": config.order_seed,
         "both_orders": config.both_orders,

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from scar.build import source_name
 from scar.construct import plain
+from scar.identity import data_source
 from scar.planning.names import HUB, check_names
 
 UNUSED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx/*", "*.tflite", "coreml/*", "rust_model*")
@@ -29,7 +29,7 @@ class Repository:
 
 def repositories(cfg: DictConfig) -> Iterator[Repository]:
     """All that this config loads from the hub; what is a folder on this machine is left out."""
-    source = cfg.task.sources.hub if source_name(cfg) == "hub" else None
+    source = cfg.task.sources.hub if data_source(cfg.task) == "hub" else None
     for one in check_names(plain(cfg.models), None if source is None else plain(source)):
         data = one.key.startswith(HUB)
         folder = source.get("data_dir") if data and source is not None else None

@@ -9,57 +9,51 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from scar.build import Run, build_engine, build_task, check_settings, local_models, setup_process, source_name
+from scar.build import Run, build_engine, build_task, check_settings, local_models, setup_process
 from scar.checkpoint import Checkpoint, find_checkpoint
 from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
 from scar.engine.interfaces import Engine
+from scar.identity import run_settings
 from scar.recipes.store import RECIPE, StartProgress
 from scar.runlife import RunLife
 from scar.tracking.locks import only_here
 from scar.tracking.provenance import code_digest
-from scar.tracking.records import NoWriter, RunWriter, partial_folder, read_jsonl, record_folder
+from scar.tracking.records import NoWriter, RunWriter, old_records, partial_folder, read_jsonl, record_folder
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
 
-NOT_IDENTITY = ("paths", "tracker", "force", "hydra", "memory", "engine", "checkpoint")
-"""Config keys that change nothing of what a run computes but its rounding, so they are no part of its fingerprint."""
+NOT_RECORDED = ("paths", "tracker", "force", "hydra", "memory", "engine", "checkpoint")
+"""Config keys that say where and how a run is computed; its record says so elsewhere, where it matters."""
 
 
-NEWER = ("folder", "revision", "comparisons_path", "comparisons_revision")
-"""Settings of data sources that came after the first logged runs."""
+def class_name(target: str) -> str:
+    """The `name` of the class at a `_target_`."""
+    return get_object(target).name
 
 
-def task_identity(cfg: DictConfig) -> dict[str, Any]:
-    """What of the task decides a record's numbers: all but alpha, which counts where a method reads it. Settings that a run
-    on a package's data does not read and that came later are left out, so that earlier runs keep their names."""
-    task = plain(cfg.task)
-    del task["alpha"]
-    if source_name(cfg) == "package":
-        del task["data_dir"]
-        for source in (task["sources"], task["sources"]["hub"]):
-            for key in set(source) & set(NEWER):
-                del source[key]
-    return task
+def run_config(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
+    """The resolved config as a record keeps it."""
+    config = {key: value for key, value in plain(cfg).items() if key not in NOT_RECORDED}
+    return config | {"device": device.type, "recipe": RECIPE}
 
 
 def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
-    """Everything that decides a run's numbers. Settings of units and estimator count only for methods that use them."""
-    identity = {k: v for k, v in plain(cfg).items() if k not in NOT_IDENTITY}
-    identity["device"] = device.type
-    identity["recipe"] = RECIPE  # a changed training recipe makes other models, so other runs
-    identity["task"] = task_identity(cfg)
-    identity["models"].pop("gold", None)  # judges finished runs
-    if "estimator" not in cfg.shaping.needs:
-        identity |= {"estimator": None, "segmentation": None, "parser": None, "coalitions": None}
-    return identity
+    """What decides the run's numbers, by name (scar/identity.py)."""
+    return run_settings(run_config(cfg, device), class_name)
 
 
 def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:
-    """The folder of this run's record; nothing is ever read back out of its name."""
-    names = {"scale": cfg.scale, "task": cfg.task.name, "method": cfg.shaping.name}
-    return record_folder(Path(cfg.paths.runs), names | {"seed": cfg.seed, "fingerprint": fingerprint(identity)})
+    """The folder of this run's record: that of a finished run with this identity, whatever it is called, else where it would
+    lie."""
+    names = {"scale": cfg.scale, "task": cfg.task.name, "method": cfg.shaping.name, "seed": cfg.seed}
+    root, named = Path(cfg.paths.runs), fingerprint(identity)
+    folder = record_folder(root, names | {"fingerprint": named})
+    if folder.exists():
+        return folder
+    return next((record.path for record in old_records(folder) if record.manifest["fingerprint"] == named), folder)
 
 
 def train_run(cfg: DictConfig) -> Path:
@@ -84,14 +78,14 @@ def _train_here(
     try:
         try:
             checkpoint = engine.agreed(_where_it_stopped(folder) if engine.is_main else None)
-            run = Run(cfg, ppo, device, trackers, engine)
+            run, config = Run(cfg, ppo, device, trackers, engine), run_config(cfg, device)
             writer = (RunWriter if engine.is_main else NoWriter)(folder, done=checkpoint.update if checkpoint else 0)
             trackers.add(JsonlTracker(writer))
             if engine.is_main:
-                trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=identity))
+                trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=config))
             if checkpoint and engine.is_main:
                 trackers.resume(read_jsonl(writer.partial / "metrics.jsonl"))
-            RunLife(run, cfg, identity, device, checkpoint).write(writer)
+            RunLife(run, cfg, identity, config, device, checkpoint).write(writer)
             status = "finished"
         except BaseException:
             status = "stopped" if find_checkpoint(partial_folder(folder)) else "failed"

@@ -22,17 +22,20 @@ def _now() -> str:
 
 
 class RunLife:
-    """One run, from its start or from a checkpoint to its end. `identity`: what names it (scar/run.py)."""
+    """One run, from its start or from a checkpoint to its end. `identity`: what names it, `config`: what its record keeps of
+    the config (scar/run.py)."""
 
     def __init__(
         self,
         run: Run,
         cfg: DictConfig,
         identity: dict[str, Any],
+        config: dict[str, Any],
         device: torch.device,
         checkpoint: Checkpoint | None,
     ) -> None:
         self._run, self._cfg, self._identity, self._device = run, cfg, identity, device
+        self._config = config
         self._checkpoint = checkpoint
         before: dict[str, Any] = checkpoint.state if checkpoint else {"started": _now(), "seconds": 0.0, "stops": []}
         self._started, self._seconds_before = before["started"], before["seconds"]
@@ -82,7 +85,6 @@ class RunLife:
 
     def _manifest(self) -> dict[str, Any]:
         run, cfg, engine = self._run, self._cfg, self._run.trainer.engine
-        uses_units = "estimator" in cfg.shaping.needs
         costs = {"device_seconds": run.meter.total_seconds, "memory/peak_bytes": run.meter.peak_memory_bytes()}
         spent = engine.merge({}, costs)
         return {
@@ -91,8 +93,8 @@ class RunLife:
             "scale": cfg.scale,
             "task": cfg.task.name,
             "method": cfg.shaping.name,
-            "segmentation": cfg.segmentation.name if uses_units else None,
-            "estimator": plain(cfg.estimator) if uses_units else None,
+            "segmentation": cfg.segmentation.name if self._identity["units"] else None,
+            "estimator": self._identity["estimator"],
             "coalitions": run.coalitions.as_dict() if run.coalitions else None,
             "alpha": cfg.shaping.alpha,
             "seed": cfg.seed,
@@ -100,7 +102,8 @@ class RunLife:
             "device": device_description(self._device),
             "engine": engine.describe(),
             "fingerprint": fingerprint(self._identity),
-            "config": self._identity,
+            "settings": self._identity,
+            "config": self._config,
             **code_state(),
             "versions": versions(),
             "models": run.describe_models(),

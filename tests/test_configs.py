@@ -188,9 +188,7 @@ def test_bad_coalition_settings_name_the_key_and_what_is_allowed(override: str, 
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(
-    "override", ["coalitions.backend=plain", "coalitions.dtype=bfloat16", "coalitions.memory_mib=64"]
-)
+@pytest.mark.parametrize("override", ["coalitions.backend=plain", "coalitions.dtype=bfloat16"])
 def test_coalition_settings_name_the_runs_that_ask_for_coalitions_and_no_others(override: str) -> None:
     def folder(*overrides: str) -> Path:
         cfg = composed(*overrides)
@@ -202,8 +200,8 @@ def test_coalition_settings_name_the_runs_that_ask_for_coalitions_and_no_others(
 
 def test_identity_of_a_run_without_coalitions_holds_no_coalition_settings() -> None:
     scar, sparse = (run_identity(composed(f"shaping={name}"), torch.device("cpu")) for name in ("scar", "sparse"))
-    assert scar["coalitions"] == {"backend": "auto", "dtype": "float32", "memory_mib": 512}
-    assert sparse["coalitions"] is sparse["estimator"] is sparse["segmentation"] is None
+    assert scar["coalitions"] == {"backend": "auto", "dtype": "float32"}
+    assert sparse["coalitions"] is sparse["estimator"] is sparse["units"] is sparse["parser"] is None
 
 
 @pytest.mark.parametrize(("shaping", "scale"), itertools.product(("sparse", "scar"), ("smoke", "local", "paper")))

@@ -83,12 +83,16 @@ def test_settings_of_scar_are_its_own_and_those_of_train(script: Scripts) -> Non
     methods = record.manifest["methods"]
     assert list(methods) == ["abc", "scar:span"]
     assert methods["abc"] == {
-        "shaping": {"name": "abc", "needs": ["reward_model"], "method": methods["abc"]["shaping"]["method"]}
+        "method": {"name": "abc"},
+        "units": None,
+        "parser": None,
+        "estimator": None,
+        "coalitions": None,
     }
     scar = methods["scar:span"]
-    assert scar["shaping"]["method"]["fill"] == "delete"
-    assert scar["estimator"] == {"_target_": "scar.attribution.estimators.OwenEstimator", "max_coalitions": 512}
-    assert scar["parser"]["_target_"].endswith("ChunkParser")
+    assert scar["method"] == {"name": "scar", "fill": "delete", "empty": "uniform"}
+    assert scar["estimator"] == {"name": "owen", "max_coalitions": 512}
+    assert scar["parser"] == {"name": "chunk"}
     [row] = record.rows
     assert row["methods"]["scar:span"]["trees"][0][0] == "S"
     assert row["response"] == " film is good, it is great"
@@ -102,13 +106,10 @@ def test_samples_of_a_run_use_its_settings_and_tokens(script: Scripts, run: RunR
         assert row["reward"] == pytest.approx(sample["reward"], abs=1e-4)
         assert len(row["tokens"]) == len(sample["response_ids"])
     methods = record.manifest["methods"]
-    for units, estimator in (("token", "Sequential"), ("span", "Owen"), ("sentence", "Owen")):
+    for units, estimator in (("token", "sequential"), ("span", "owen"), ("sentence", "owen")):
         settings = methods[f"scar:{units}"]
-        assert settings["shaping"]["method"]["fill"] == "delete"  # the run's, whatever the units
-        assert settings["estimator"]["_target_"].endswith(
-            f"{estimator}Estimator"
-        )  # the run's, where units are the run's
-    assert methods["scar:token"]["coalitions"]["memory_mib"] == 64
+        assert settings["method"]["fill"] == "delete"  # the run's, whatever the units
+        assert settings["estimator"]["name"] == estimator  # the run's, where units are the run's
     assert record.manifest["source"]["fingerprint"] == run.manifest["fingerprint"]
     assert record.path.name.startswith("scar-seed1-")
     alone = script.record("source=run", f"run={run.path}", "sample=2", "methods=[scar,prefix]", scale=None)
@@ -118,7 +119,7 @@ def test_samples_of_a_run_use_its_settings_and_tokens(script: Scripts, run: RunR
 def test_what_is_typed_beats_the_run_and_the_run_beats_the_rest(script: Scripts, run: RunRecord) -> None:
     overrides = ("source=run", f"run={run.path}", "sample=0", "methods=[scar]", "segmentations=[token]")
     record = script.record(*overrides, "estimator=owen", "scale=smoke", "task=imdb", scale=None)
-    assert record.manifest["methods"]["scar:token"]["estimator"]["_target_"].endswith("OwenEstimator")
+    assert record.manifest["methods"]["scar:token"]["estimator"]["name"] == "owen"
     for override in ("scale=local", "task=hh", "model_seed=2", "task.prompt.max_tokens=9", "models=local_hh"):
         line = assert_one_line_error(script(*overrides, override, scale=None))
         assert f"{override} with run={run.path}; the run decides that: leave it out" in line

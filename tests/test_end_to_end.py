@@ -67,10 +67,10 @@ class TestEveryMethod:
         assert (manifest["status"], manifest["scale"], manifest["task"]) == ("finished", "smoke", "imdb")
         assert (manifest["method"], manifest["seed"], manifest["model_seed"]) == (name, 1, 1)
         assert manifest["device"]["kind"] == "cpu"
-        assert manifest["config"]["ppo"]["updates"] == 2
+        assert manifest["settings"]["ppo"]["updates"] == 2
         assert manifest["fingerprint"] in record.path.name
         for key in ("segmentation", "estimator", "coalitions"):
-            assert (manifest[key] is not None) == (manifest["config"][key] is not None) == (name == "scar")
+            assert (manifest[key] is not None) == (name == "scar")
         assert set(manifest["models"]) == {"policy", "reward"}
         assert manifest["started"] <= manifest["finished"]
         assert manifest["timing"]["device_seconds"] > 0
@@ -141,7 +141,7 @@ def test_every_backend_takes_the_same_path(
     method = "scar-permutation"
     record = smoke.run(TWO_UPDATES, *METHODS[method], f"coalitions.backend={backend}", runs=tmp_path)
     assert record.manifest["coalitions"]["backend"] == backend
-    assert record.manifest["config"]["coalitions"]["backend"] == backend
+    assert record.manifest["settings"]["coalitions"]["backend"] == backend
     assert_same_rows(record, records[method])
 
 

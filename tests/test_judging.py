@@ -26,7 +26,8 @@ def write_run(root: Path, method: str, seed: int, *, items: int = 40, prompts: s
     writer = RunWriter(root / f"{method}-{seed}")
     rows = [{"prompt": f"{prompts} {i}", "response": f"{method} says {i}"} for i in range(items)]
     writer.write("samples.jsonl", rows)
-    config = {"ppo": {}, "models": {}, "task": {}, "evaluation": {"prompts": items}}
+    settings = {key: {} for key in ("ppo", "models", "task", "data", "prompt", "generation", "scoring", "estimator")}
+    settings |= {"model_seed": 1, "evaluation": {"prompts": items}}
     manifest = {"schema_version": SCHEMA_VERSION, "scale": "local", "task": "tldr", "method": method, "seed": seed}
     manifest |= {
         "model_seed": 1,
@@ -35,7 +36,7 @@ def write_run(root: Path, method: str, seed: int, *, items: int = 40, prompts: s
         "estimator": None,
         "fingerprint": f"{method}{seed}",
     }
-    manifest |= {"device": {"kind": "cpu", "name": "a laptop"}, "commit": "c0ffee", "config": config, "timing": {}}
+    manifest |= {"device": {"kind": "cpu", "name": "a laptop"}, "commit": "c0ffee", "settings": settings, "timing": {}}
     writer.write("manifest.json", manifest)
     return writer.commit()
 

@@ -52,7 +52,7 @@ def test_a_response_without_eos_scores_minus_one_whatever_the_method(train: Trai
 
 
 def test_value_net_is_one_of_its_own_and_the_first_ratio_is_1(sparse: RunRecord) -> None:
-    assert sparse.manifest["config"]["ppo"]["value_net"] == "separate"
+    assert sparse.manifest["settings"]["ppo"]["value_net"] == "separate"
     assert sparse.metrics[0]["ppo/first_ratio_error"] < 1e-4
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -63,6 +64,8 @@ def _unit_values(plan: CoalitionPlan, hierarchy: str, v: np.ndarray) -> UnitValu
 class ExactEstimator(PlanEstimator):
     """Exact Shapley values; `max_units` bounds the 2^n cost."""
 
+    name: ClassVar[str] = "exact"
+
     max_units: int
 
     def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> tuple[CoalitionPlan, str]:
@@ -82,6 +85,8 @@ class OwenEstimator(PlanEstimator):
     A hierarchy that costs over `max_coalitions` is replaced by the mid-split one; if that costs too much too, the given
     one is coarsened. Nothing is ever truncated.
     """
+
+    name: ClassVar[str] = "owen"
 
     max_coalitions: int
 
@@ -111,6 +116,8 @@ class OwenEstimator(PlanEstimator):
 class PermutationEstimator(PlanEstimator):
     """Antithetic permutation sampling, redrawn for every response: 2-3 dozen coalitions where Owen needs hundreds."""
 
+    name: ClassVar[str] = "permutation"
+
     permutations: int
 
     def __post_init__(self) -> None:
@@ -130,6 +137,8 @@ class PermutationEstimator(PlanEstimator):
 class SequentialEstimator(PlanEstimator):
     """What each unit adds to those before it in the game; with `fill: space`, what a prefix difference would be if the reward
     model always read at the same place. Half the cost of a pair of permutations; not in the paper."""
+
+    name: ClassVar[str] = "sequential"
 
     def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> tuple[CoalitionPlan, str]:
         """count + 1 coalitions, nothing drawn."""

@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -87,6 +87,8 @@ class ShapEstimator:
 
     `batch_size` coalitions are asked for at once; shap's default is 10.
     """
+
+    name: ClassVar[str] = "shap"
 
     max_evals: int
     batch_size: int

@@ -47,6 +47,7 @@ class Row:
 class TruncatedShap:
     """shap as it comes: cut off at its default number of evaluations, the rest spread by shap's own rule."""
 
+    name = "shap"
     max_evals: int = SHAP_DEFAULT_EVALUATIONS
 
     def estimate(self, game: Game, generator: np.random.Generator) -> Sequence[UnitValues | None]:

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from scar.build import check_settings, source_name
+from scar.build import check_settings
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig
 from scar.construct import build_settings, construct, plain
+from scar.identity import data_source
 from scar.models.loading import quiet_transformers
 from scar.planning.advice import Advice, advise
 from scar.planning.estimate import Estimate, Planner
@@ -115,7 +116,7 @@ def _names(cfg: DictConfig) -> list[Named]:
     """What a config names; the hub's data only where they are used, though they are checked in any case."""
     models, source = plain(cfg.models), plain(cfg.task.sources).get("hub")
     found = check_names(models, source)
-    return found if source_name(cfg) == "hub" else check_names(models, None)
+    return found if data_source(cfg.task) == "hub" else check_names(models, None)
 
 
 def _plan(planner: Planner, overrides: list[str]) -> Planned:

@@ -34,7 +34,7 @@ def cost_rows(records: Iterable[RunRecord]) -> pd.DataFrame:
 def _of_run(record: RunRecord) -> dict[str, Any]:
     manifest, rows = record.manifest, pd.DataFrame(record.metrics)
     spent = {stage: float(rows.get(f"time/{stage}_s", pd.Series([0.0])).sum()) for stage in STAGES}
-    asked = float(rows["credit/queries_mean"].sum()) * manifest["config"]["ppo"]["batch_size"]
+    asked = float(rows["credit/queries_mean"].sum()) * manifest["settings"]["ppo"]["batch_size"]
     scored = manifest.get("coalitions")
     final = record.evaluation["final"]
     return {

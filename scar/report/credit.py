@@ -41,8 +41,7 @@ def credit_name(label: str) -> str:
 
 def estimator_of(settings: Mapping[str, Any]) -> str | None:
     """The short name of a method's estimator ("owen"), None for a method without one."""
-    target = settings.get("estimator", {}).get("_target_")
-    return None if target is None else target.rsplit(".", 1)[-1].removesuffix("Estimator").lower()
+    return settings["estimator"]["name"] if settings["estimator"] else None
 
 
 def words_of(row: Mapping[str, Any]) -> list[Range]:
@@ -109,7 +108,7 @@ def notes(record: CreditRecord, labels: Sequence[str]) -> list[str]:
     for label in labels:
         settings = manifest["methods"][label]
         if estimator := estimator_of(settings):
-            build = settings["shaping"]["method"]
+            build = settings["method"]
             how = ESTIMATORS.get(estimator, estimator)
             way = f"{how}; absent units are {_FILLS[build['fill']]}; {_EMPTIES[build['empty']]}"
             ways.setdefault(way, []).append(label.partition(":")[2])

@@ -15,7 +15,7 @@ from scar.report.sweeps import sweep_rows
 from scar.report.tables import TASK_NAMES, comparability
 from scar.tracking.records import RunRecord
 
-LENGTH = "task.generation.max_new_tokens"
+LENGTH = "generation.max_new_tokens"
 _VARIANT_COLOURS = ("#D55E00", "#56B4E9", "#009E73", "#F0E442")
 _MARKERS = {"sparse": "o", "uniform": "v", "abc": "^", "prefix": "D"}
 

@@ -172,7 +172,7 @@ def _critic(sources: Sources) -> list[Verdict]:
         runs = sources.runs(sources.critic, method=["sparse", "scar"])
     except NoRunError:
         return []
-    separate = [record for record in runs if record.manifest["config"]["ppo"]["value_net"] == "separate"]
+    separate = [record for record in runs if record.manifest["settings"]["ppo"]["value_net"] == "separate"]
     found = select_cells(separate, methods=["sparse", "scar"], seeds=sources.seeds) if separate else None
     return critic_verdicts(_cells_or_none(sources), found) if found else []
 

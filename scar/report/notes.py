@@ -47,7 +47,7 @@ def _preferences(record: RunRecord) -> list[str]:
 def _rule(runs: dict[str, list[RunRecord]], names: dict[str, str]) -> list[str]:
     """Mean test score after the rule, and the share of responses that end with EOS, where the task has a rule."""
     first = next(record for found in runs.values() for record in found)
-    value = first.manifest["config"]["task"].get("scoring", {}).get("missing_eos_score")
+    value = first.manifest["settings"]["scoring"].get("missing_eos_score")
     if value is None:
         return []
     parts = []

@@ -14,12 +14,8 @@ METHODS = ("sparse", "uniform", "abc", "scar", "prefix")
 READ_BY = {"alpha": ("abc", "scar"), "estimator": ("scar",), "segmentation": ("scar",), "device": METHODS}
 """The settings that tell runs of one method apart, and the methods that they are meant for (see `narrow`)."""
 
-# What may differ between seeds of one method: the seed, and what says where and how a run was stored or watched. The
-# alpha of a run is in its manifest; task.alpha is only where some methods take it from.
-_NOT_SETTINGS = ("seed", "hydra", "tracker", "paths", "force")
-_NOT_SHARED = "task.alpha"
-# What all methods of a task must share.
-_SHARED_SECTIONS = ("ppo", "models", "task", "evaluation")
+_SHARED = ("ppo", "models", "task", "data", "prompt", "generation", "scoring", "evaluation", "model_seed")
+"""The settings that all methods of a task must share (Section 4.1)."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +50,18 @@ def setting(record: RunRecord, key: str) -> Any:
     if key == "device":
         return value["kind"]
     if key == "estimator" and isinstance(value, Mapping):
-        name = value["_target_"].rsplit(".", 1)[-1].removesuffix("Estimator").lower()
-        return f"{name}({', '.join(f'{k}={v}' for k, v in value.items() if k != '_target_')})".removesuffix("()")
+        return f"{value['name']}({', '.join(f'{k}={v}' for k, v in value.items() if k != 'name')})".removesuffix("()")
     return value
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
     """The settings of a run by flat names, without the seed and what does not change its numbers."""
-    config = {key: value for key, value in record.manifest["config"].items() if key not in _NOT_SETTINGS}
-    flat = {key: value for key, value in _flat(config).items() if key != _NOT_SHARED}
+    flat = _flat({key: value for key, value in record.manifest["settings"].items() if key not in ("seed", *READ_BY)})
     return flat | {key: setting(record, key) for key in ("scale", "model_seed", *READ_BY)}
 
 
 def _shared_settings(record: RunRecord) -> dict[str, Any]:
-    config = record.manifest["config"]
-    if absent := [name for name in _SHARED_SECTIONS if name not in config]:
-        raise ValueError(f"{record.path}/manifest.json has no config section {', '.join(absent)}; run it again")
-    shared = _flat({name: config[name] for name in _SHARED_SECTIONS})
-    return {k: v for k, v in shared.items() if k != _NOT_SHARED} | {"model_seed": record.manifest["model_seed"]}
+    return _flat({name: record.manifest["settings"][name] for name in _SHARED})
 
 
 def _differences(first: dict[str, Any], second: dict[str, Any]) -> str:
@@ -101,8 +91,8 @@ def _refuse_mix(first: RunRecord, second: RunRecord) -> None:
 def check_fairness(records: Iterable[RunRecord]) -> None:
     """Raise ValueError unless all runs of each task share what the comparison of methods rests on (Section 4.1).
 
-    That is the config sections ppo, models, task (but for task.alpha, which sparse and uniform do not read) and
-    evaluation, and the seed of the SFT policy and the reward model.
+    That is all settings but those of the credit method (scar/identity.py): PPO, models, data, prompts, sampling, scoring,
+    evaluation.
     """
     first: dict[str, RunRecord] = {}
     for record in records:

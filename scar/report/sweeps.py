@@ -34,8 +34,9 @@ def varied(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _values(record: RunRecord) -> dict[str, Any]:
-    flat = {key: value for key, value in settings(record).items() if key.split(".")[0] not in _SHOWN}
-    flat.pop("shaping.alpha", None)  # `alpha` says the same
+    flat = {
+        key: value for key, value in settings(record).items() if key != "units.name"
+    }  # `segmentation` says the same
     return flat | {key: setting(record, key) for key in _SHOWN}
 
 
@@ -109,7 +110,7 @@ def sweep_csv(records: Sequence[RunRecord]) -> str:
 def sweep_markdown(records: Sequence[RunRecord]) -> str:
     """`sweep_rows` as a markdown table, rounded; the settings that vary are its columns after the method."""
     rows, keys = sweep_rows(records), varied(records)
-    header = ["task", "method", *(key.removeprefix("task.generation.") for key in keys), "n", "final reward", "KL"]
+    header = ["task", "method", *(key.removeprefix("generation.") for key in keys), "n", "final reward", "KL"]
     header += ["area", "distinct bigrams", "above sparse", "queries", "device s"]
     lines = [header, ["---"] * len(header)]
     for row in rows:

@@ -39,7 +39,7 @@ class ChunkParser:
     punctuation.
     """
 
-    name = "chunks"
+    name = "chunk"
 
     def __init__(self, max_words: int = 4) -> None:
         if max_words < 1:

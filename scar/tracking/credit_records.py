@@ -16,16 +16,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from scar.identity import credit_settings, old_name
 from scar.tracking.records import PARTIAL_SUFFIX, read_jsonl, write_json
 
-CREDIT_VERSION = 1
+CREDIT_VERSION = 2
+"""2: settings by name (scar/identity.py). Version 1 is read too."""
 ROWS = "credit.jsonl"
 
 
 @dataclass(frozen=True)
 class CreditRecord:
-    """One finished record. `manifest` keys: credit_version, scale, task, source, methods (settings by label), seed,
-    model_seed, models, device, fingerprint, config, commit, dirty, versions, started, finished, responses."""
+    """One finished record. `manifest` keys: credit_version, scale, task, source, methods (settings by label: scar/identity.py),
+    seed, model_seed, models, device, fingerprint, config, commit, dirty, versions, started, finished, responses."""
 
     path: Path
 
@@ -39,6 +41,9 @@ class CreditRecord:
             raise ValueError(
                 f"{file} cannot be read ({error}); give the folder of a credit record, as experiments/credit.py makes them"
             ) from error
+        if manifest.get("credit_version") == 1:
+            methods = {label: credit_settings(config, old_name) for label, config in manifest["methods"].items()}
+            manifest |= {"credit_version": CREDIT_VERSION, "methods": methods}
         if manifest.get("credit_version") != CREDIT_VERSION:
             raise ValueError(
                 f"{file} has credit version {manifest.get('credit_version')}, this code reads {CREDIT_VERSION}; "

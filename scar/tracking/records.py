@@ -17,7 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+from scar.config import fingerprint
+from scar.identity import old_name, run_settings
+
+SCHEMA_VERSION = 2
+"""2: a run is named by `settings` (scar/identity.py). Version 1, named by its whole config, is read too."""
 PARTIAL_SUFFIX = ".partial"
 ESSENTIAL = (
     "scale",
@@ -29,7 +33,7 @@ ESSENTIAL = (
     "device",
     "fingerprint",
     "commit",
-    "config",
+    "settings",
     "timing",
 )
 """What every manifest says; a folder without is no run of this code."""
@@ -83,7 +87,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 @dataclass(frozen=True)
 class RunRecord:
     """One finished run. `manifest` keys: schema_version, status, scale, task, method, segmentation, estimator, alpha,
-    seed, model_seed, device {kind, name}, fingerprint, config, commit, dirty, versions, models, started, finished, timing."""
+    seed, model_seed, device {kind, name}, fingerprint, settings, config, commit, dirty, versions, models, started, finished,
+    timing. `settings` are what decides the run's numbers, by name (scar/identity.py)."""
 
     path: Path
 
@@ -93,7 +98,9 @@ class RunRecord:
         manifest = read_json(self.path / "manifest.json")
         if "schema_version" not in manifest:
             raise ValueError(f"{self.path}/manifest.json is not that of a run of this code; move that folder away")
-        if manifest.get("schema_version") != SCHEMA_VERSION:
+        if manifest["schema_version"] == 1:
+            manifest = self._of_version_1(manifest)
+        if manifest["schema_version"] != SCHEMA_VERSION:
             raise ValueError(
                 f"{self.path}/manifest.json has schema version {manifest.get('schema_version')}, this code reads "
                 f"{SCHEMA_VERSION}; run it again or use the commit {manifest.get('commit')}"
@@ -103,6 +110,20 @@ class RunRecord:
                 f"{self.path}/manifest.json has no {', '.join(absent)}; delete that folder and run it again"
             )
         return manifest
+
+    def _of_version_1(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """The manifest as version 2 has it: settings and fingerprint are read off the config that it holds."""
+        try:
+            config = manifest["config"]
+            settings = run_settings(config, old_name)
+            estimator = settings["estimator"]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{self.path}/manifest.json is of schema version 1 and lacks what names a run ({error}); run it again or use "
+                f"the commit {manifest.get('commit')}"
+            ) from error
+        named = {"settings": settings, "fingerprint": fingerprint(settings), "estimator": estimator}
+        return manifest | named | {"schema_version": SCHEMA_VERSION}
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -148,6 +169,13 @@ def record_folder(root: Path, manifest: Mapping[str, Any]) -> Path:
     """Where under `root` the run of a manifest lies: `<scale>/<task>/<method>/seed<k>-<fingerprint>`."""
     name = f"seed{manifest['seed']}-{manifest['fingerprint']}"
     return root / manifest["scale"] / manifest["task"] / manifest["method"] / name
+
+
+def old_records(folder: Path) -> Iterator[RunRecord]:
+    """Finished runs of schema version 1 beside `folder` with the same seed: they bear names of their time."""
+    for manifest in sorted(folder.parent.glob(f"{folder.name.partition('-')[0]}-*/manifest.json")):
+        if not manifest.parent.name.endswith(PARTIAL_SUFFIX) and read_json(manifest).get("schema_version") == 1:
+            yield RunRecord(manifest.parent)
 
 
 def partial_folder(folder: Path) -> Path:

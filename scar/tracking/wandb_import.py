@@ -89,7 +89,7 @@ def _import_one(run: StoredRun, into: Path) -> Path | str:
         return FOREIGN if run.finished else UNFINISHED
     record = _read_record(run)
     manifest = record.get("manifest", {})
-    if manifest.get("schema_version") != SCHEMA_VERSION:
+    if manifest.get("schema_version") not in (1, SCHEMA_VERSION):  # the records say how a 1 is read
         return FOREIGN
     folder = record_folder(into, manifest)
     if not folder.resolve().is_relative_to(into.resolve()):

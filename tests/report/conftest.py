@@ -10,29 +10,35 @@ from typing import Any
 
 import pytest
 
-from scar.tracking.records import RunRecord
+from scar.tracking.records import SCHEMA_VERSION, RunRecord
 
-CONFIG: dict[str, Any] = {
-    "ppo": {"kl_coef": 0.2, "updates": 6, "batch_size": 4},
+SETTINGS: dict[str, Any] = {
+    "ppo": {"kl_coef": 0.2, "updates": 6, "batch_size": 4, "value_net": "shared"},
     "models": {"policy": "tiny"},
-    "task": {"name": "imdb", "alpha": 0.8, "generation": {"temperature": 0.7}},
+    "task": {"name": "imdb"},
+    "data": {"source": "package"},
+    "prompt": {"max_tokens": 8},
+    "generation": {"temperature": 0.7},
+    "scoring": {"missing_eos_score": None},
     "evaluation": {"prompts": 512, "seed": 7},
-    "tracker": {"project": "a"},
+    "units": None,
+    "estimator": None,
 }
+"""In the form of scar/identity.py."""
 
 
-def set_key(config: dict[str, Any], dotted: str, value: Any) -> None:
+def set_key(settings: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
-        config = config.setdefault(parent, {})
-    config[last] = value
+        settings = settings.setdefault(parent, {})
+    settings[last] = value
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
     """A record under `tmp_path/runs` (`folder` may lead out of it).
 
-    `config` overrides dotted keys, other keywords override manifest keys."""
+    `config` overrides dotted settings, other keywords override manifest keys."""
 
     def build(
         method: str = "scar",
@@ -54,13 +60,18 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
     ) -> RunRecord:
         path = tmp_path / "runs" / (folder or f"{task}-{method}-{seed}")
         path.mkdir(parents=True)
-        resolved = copy.deepcopy(CONFIG) | {"seed": seed, "shaping": {"alpha": alpha}}
+        settings = copy.deepcopy(SETTINGS) | {"seed": seed, "model_seed": manifest.get("model_seed", 1), "alpha": alpha}
         for key, value in (config or {}).items():
-            set_key(resolved, key, value)
-        body = {"schema_version": 1, "status": "finished", "scale": "local", "task": task, "method": method}
-        owen = {"_target_": "scar.attribution.plans.OwenEstimator"}
+            set_key(settings, key, value)
+        body = {
+            "schema_version": SCHEMA_VERSION,
+            "status": "finished",
+            "scale": "local",
+            "task": task,
+            "method": method,
+        }
         body |= (
-            {"segmentation": "token", "estimator": owen}
+            {"segmentation": "token", "estimator": {"name": "owen"}}
             if method == "scar"
             else {"segmentation": None, "estimator": None}
         )
@@ -72,7 +83,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
             "dirty": False,
         }
         body |= {"models": {"policy": {"name": "a policy"}, "reward": {"name": "a reward model"}}}
-        body |= {"config": resolved, "timing": {"total_seconds": 2 * seconds, "device_seconds": seconds}}
+        body |= {"settings": settings, "timing": {"total_seconds": 2 * seconds, "device_seconds": seconds}}
         (path / "manifest.json").write_text(json.dumps(body | manifest))
         credit = credit_seconds or (0.1,) * len(rewards)
         columns = (rewards, credit, kls or (1.0,) * len(rewards), times or range(1, len(rewards) + 1))

@@ -10,23 +10,18 @@ from typing import Any
 from scar.tracking.credit_records import CREDIT_VERSION, CreditRecord
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "sparse": {"shaping": {"name": "sparse", "needs": [], "method": {}}},
-    "uniform": {"shaping": {"name": "uniform", "needs": [], "method": {}}},
-    "abc": {"shaping": {"name": "abc", "needs": ["reward_model"], "method": {}}},
-    "prefix": {"shaping": {"name": "prefix", "needs": ["reward_model"], "method": {}}},
+    name: {"method": {"name": name}, "units": None, "parser": None, "estimator": None, "coalitions": None}
+    for name in ("sparse", "uniform", "abc", "prefix")
 }
+"""In the form of scar/identity.py."""
 
 
 def scar_settings(estimator: str) -> dict[str, Any]:
-    method = {"_target_": "scar.shaping.methods.ScarMethod", "fill": "space", "empty": "uniform"}
-    target = f"scar.attribution.estimators.{estimator}Estimator"
-    return {
-        "shaping": {"name": "scar", "needs": ["scorer", "estimator"], "method": method},
-        "estimator": {"_target_": target},
-    }
+    method = {"name": "scar", "fill": "space", "empty": "uniform"}
+    return {"method": method, "estimator": {"name": estimator}}
 
 
-SETTINGS |= {"scar:token": scar_settings("Permutation"), "scar:span": scar_settings("Owen")}
+SETTINGS |= {"scar:token": scar_settings("permutation"), "scar:span": scar_settings("owen")}
 
 
 def plain(credit: Sequence[float]) -> dict[str, Any]:

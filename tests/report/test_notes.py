@@ -45,8 +45,8 @@ def test_ranked_pairs_are_reported_beside_the_constructed_ones(make_run: Callabl
 
 def test_scores_after_the_missing_eos_rule_are_shown_for_tasks_that_have_it(make_run: Callable[..., RunRecord]) -> None:
     runs = [
-        make_run("sparse", task="tldr", final=2.0, config={"task.scoring.missing_eos_score": -1.0}),
-        make_run("scar", task="tldr", final=3.0, config={"task.scoring.missing_eos_score": -1.0}),
+        make_run("sparse", task="tldr", final=2.0, config={"scoring.missing_eos_score": -1.0}),
+        make_run("scar", task="tldr", final=3.0, config={"scoring.missing_eos_score": -1.0}),
     ]
     text = table1_markdown(runs)
     assert "a response without EOS scores -1; test scores after that rule" in text
@@ -54,6 +54,6 @@ def test_scores_after_the_missing_eos_rule_are_shown_for_tasks_that_have_it(make
 
 
 def test_tasks_without_rule_and_constructed_preferences_have_no_notes(make_run: Callable[..., RunRecord]) -> None:
-    text = table1_markdown([make_run("sparse", config={"task.scoring.missing_eos_score": None})])
+    text = table1_markdown([make_run("sparse", config={"scoring.missing_eos_score": None})])
     assert "preferences" not in text
     assert "EOS" not in text

@@ -38,7 +38,7 @@ def test_differences_are_averaged_within_a_seed_then_over_seeds(make_run: Make) 
 def test_kinds_of_credit_and_lengths_have_rows_of_their_own(make_run: Make) -> None:
     records = []
     for length in (16, 32):
-        config = {"task.generation.max_new_tokens": length}
+        config = {"generation.max_new_tokens": length}
         records.append(make_run("prefix", folder=f"prefix{length}", final=1.0, config=config))
         for units in ("span", "token"):
             final = 2.0 if units == "span" else 0.5

@@ -212,7 +212,7 @@ def test_two_settings_in_one_cell_are_refused_with_the_flag_that_separates_them(
     runs = [make_run("scar", 1, folder="one", alpha=0.5), make_run("scar", 1, folder="two", alpha=0.8)]
     with pytest.raises(ValueError) as error:
         select_cells(runs)
-    for part in (str(runs[0].path), str(runs[1].path), "shaping.alpha: 0.5 / 0.8", "alpha=0.5 or alpha=0.8"):
+    for part in (str(runs[0].path), str(runs[1].path), "alpha: 0.5 / 0.8", "alpha=0.5 or alpha=0.8"):
         assert part in str(error.value)
 
 
@@ -222,19 +222,14 @@ def test_settings_may_not_differ_between_seeds_of_a_method_either(make_run):
 
 
 def test_a_difference_without_a_flag_says_so(make_run):
-    with pytest.raises(ValueError, match=r"estimator\.budget: 8 / 9; no flag tells them apart"):
-        select_cells([make_run("scar", s, config={"estimator.budget": s + 7}) for s in (1, 2)])
+    with pytest.raises(ValueError, match=r"method\.budget: 8 / 9; no flag tells them apart"):
+        select_cells([make_run("scar", s, config={"method.budget": s + 7}) for s in (1, 2)])
 
 
 def test_the_same_run_twice_is_refused(make_run):
     runs = [make_run("scar", 1, folder="one"), make_run("scar", 1, folder="two")]
     with pytest.raises(ValueError, match=r"two records of one run.*one.*two"):
         select_cells(runs)
-
-
-def test_where_a_run_was_logged_is_no_setting(make_run):
-    runs = [make_run("scar", s, config={"tracker.project": f"p{s}", "hydra.job": s}) for s in (1, 2)]
-    assert select_cells(runs).runs["imdb", "scar"] == {1: runs[0], 2: runs[1]}
 
 
 def test_narrowing_by_alpha_is_strict_for_scar_and_keeps_uniforms_own_alpha(make_run):
@@ -249,13 +244,12 @@ def test_narrowing_by_alpha_is_strict_for_scar_and_keeps_uniforms_own_alpha(make
 
 
 def test_estimators_are_told_apart_by_name_and_budget(make_run):
-    plans = "scar.attribution.plans."
-    targets = [
-        {"_target_": f"{plans}PermutationEstimator", "permutations": 2},
-        {"_target_": f"{plans}PermutationEstimator", "permutations": 4},
-        {"_target_": f"{plans}OwenEstimator"},
+    estimators = [
+        {"name": "permutation", "permutations": 2},
+        {"name": "permutation", "permutations": 4},
+        {"name": "owen"},
     ]
-    scar = [make_run("scar", 1, folder=f"scar{i}", estimator=target) for i, target in enumerate(targets)]
+    scar = [make_run("scar", 1, folder=f"scar{i}", estimator=found) for i, found in enumerate(estimators)]
     sparse = make_run("sparse", 1)
     with pytest.raises(ValueError, match=r"estimator='permutation\(permutations=2\)' or estimator=owen"):
         select_cells([scar[0], scar[2]])
@@ -266,7 +260,7 @@ def test_estimators_are_told_apart_by_name_and_budget(make_run):
     assert line[1] == "token, permutation(permutations=2), alpha 0.8"
 
 
-@pytest.mark.parametrize("key", ["ppo.kl_coef", "models.policy", "task.generation.temperature", "evaluation.prompts"])
+@pytest.mark.parametrize("key", ["ppo.kl_coef", "models.policy", "generation.temperature", "evaluation.prompts"])
 def test_methods_that_do_not_share_their_settings_are_refused(make_run, key):
     runs = [make_run("sparse", 1), make_run("scar", 1, config={key: 9})]
     with pytest.raises(ValueError) as error:
@@ -281,7 +275,7 @@ def test_methods_that_start_from_other_models_are_refused(make_run):
 
 
 def test_alpha_may_differ_between_methods_and_everything_between_tasks(make_run):
-    check_fairness([make_run("uniform", 1, alpha=1.0, config={"task.alpha": 1.0}), make_run("scar", 1)])
+    check_fairness([make_run("uniform", 1, alpha=1.0, config={}), make_run("scar", 1)])
     check_fairness([make_run("scar", 2), make_run("scar", 1, task="tldr", config={"ppo.kl_coef": 0.05})])
 
 

@@ -125,7 +125,7 @@ def test_values_that_json_does_not_have_are_refused_and_the_old_file_stays(tmp_p
 
 def test_other_schema_version_names_the_folder_both_versions_and_the_commit(tmp_path: Path) -> None:
     record = write_run(tmp_path / "seed1", schema_version=0)
-    with pytest.raises(ValueError, match=f"{record.path}.*schema version 0, this code reads 1; .*c0ffee"):
+    with pytest.raises(ValueError, match=f"{record.path}.*schema version 0, this code reads 2; .*c0ffee"):
         _ = record.manifest
 
 
@@ -177,7 +177,7 @@ def test_no_runs_folder_means_no_records(tmp_path: Path) -> None:
     [
         ("[1, 2]", r"manifest\.json cannot be read \(a list in place of an object\)"),
         ('{"name": "of another program"}', "is not that of a run of this code; move that folder away"),
-        ('{"schema_version": 1, "scale": "local"}', "has no task, method, seed, .*; delete that folder"),
+        ('{"schema_version": 2, "scale": "local"}', "has no task, method, seed, .*; delete that folder"),
     ],
 )
 def test_foreign_and_incomplete_manifests_are_named_with_the_way_out(tmp_path: Path, text: str, message: str) -> None:

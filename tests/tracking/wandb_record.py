@@ -19,7 +19,7 @@ MANIFEST: dict[str, Any] = {
     "fingerprint": "f00d",
     "alpha": 1.0,
     "segmentation": None,
-    "config": {"seed": 3, "ppo": {"learning_rate": 1e-05, "clip_range": 0.2}, "estimator": None},
+    "settings": {"seed": 3, "ppo": {"learning_rate": 1e-05, "clip_range": 0.2}, "estimator": None},
     "commit": "c0ffee",
     "finished": "2026-11-26T10:00:00+00:00",
     "timing": {"total_seconds": 12.000000000000002, "peak_memory_bytes": None},

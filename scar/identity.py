@@ -1,0 +1,103 @@
+"""What decides a run's numbers, by name. A run's folder carries the fingerprint of these names and values.
+
+The names follow neither the layout of the config nor the modules of the code, so moving a setting or a class renames no
+run. A setting that only says where or how a run is computed (paths, tracker, engine, memory, checkpoints) has no name here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+TOP = ("scale", "seed", "model_seed", "threads", "device", "recipe")
+"""Single values. `device`: cpu or cuda; `recipe`: that of the models trained here (scar/recipes/store.py)."""
+NOT_NAMED = ("_target_", "rows_a_batch", "shape", "labels")
+"""Keys without a say in any number: a class's place in the code, how many rows go into one pass, what `make check` is told."""
+NOT_OF_MODELS = ("build", "stated", "gold")
+"""Keys of `models` that follow from the task and its data, or are of the model that judges finished runs."""
+
+OLD_NAMES = {
+    "ExactEstimator": "exact",
+    "OwenEstimator": "owen",
+    "PermutationEstimator": "permutation",
+    "SequentialEstimator": "sequential",
+    "ShapEstimator": "shap",
+    "SpacyParser": "spacy",
+    "StanzaParser": "stanza",
+    "ChunkParser": "chunk",
+}
+"""The `name` of a class in records that know its place in the code alone (schema version 1)."""
+
+
+def old_name(target: str) -> str:
+    """The name of a class by the `_target_` of an old record; ValueError for one that no record has."""
+    known = target.rpartition(".")[2]
+    if known not in OLD_NAMES:
+        raise ValueError(f"{target} is no class of this code")
+    return OLD_NAMES[known]
+
+
+def data_source(task: Mapping[str, Any]) -> str:
+    """Which of the task's data sources is used: that of `data_dir`, if it is set, else the one that the scale chose."""
+    return "folder" if task.get("data_dir") is not None else task["source"]
+
+
+def run_settings(config: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, Any]:
+    """The settings that decide a run's numbers, from its resolved config (plain data; `device` is a kind, `recipe` is there).
+
+    `name_of` gives the name of the class at a `_target_`. Units, parser, estimator and coalitions are None for methods that
+    use no units, the parser for units that need none. KeyError when the config is none of this code.
+    """
+    return (
+        {key: config[key] for key in TOP}
+        | task_settings(config["task"])
+        | {
+            "models": model_settings(config["models"]),
+            "ppo": _named(config["ppo"]),
+            "evaluation": _named(config["evaluation"]),
+            "alpha": config["shaping"]["alpha"],
+            **credit_settings(config, name_of),
+        }
+    )
+
+
+def model_settings(models: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the policy and the reward model: where they come from, and how they are trained and held."""
+    return _named(models, without=NOT_OF_MODELS)
+
+
+def task_settings(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the task: its rows, its prompts, how responses are sampled and scored."""
+    source = data_source(task)
+    return {
+        "task": {"name": task["name"], **_named(task["build"])},
+        "data": {"source": source, **_named(task["sources"][source])},
+        **{key: _named(task.get(key, {})) for key in ("prompt", "generation", "scoring")},
+    }
+
+
+def credit_settings(config: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, Any]:
+    """Of the credit method, whatever alpha is: its name and options, and its units and their values where it uses units."""
+    shaping = config["shaping"]
+    found = {"method": {"name": shaping["name"], **_named(shaping["method"])}}
+    if "estimator" not in shaping["needs"]:
+        return found | dict.fromkeys(("units", "parser", "estimator", "coalitions"))
+    units, parser = config["segmentation"], config["segmentation"]["build"].get("parser")
+    estimator, scored = config["estimator"], config.get("coalitions", {})
+    return found | {
+        "units": {"name": units["name"], **_named(units["build"], without=("parser",))},
+        "parser": None if parser is None else {"name": name_of(parser["_target_"]), **_named(parser)},
+        "estimator": {"name": name_of(estimator["_target_"]), **_named(estimator)},
+        "coalitions": {key: scored[key] for key in ("backend", "dtype") if key in scored},
+    }
+
+
+def judge_settings(judge: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a judge: all of its settings."""
+    return _named(judge)
+
+
+def _named(node: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A node's values, at every depth, without the keys that have no say."""
+    left_out = (*NOT_NAMED, *without)
+    return {k: _named(v) if isinstance(v, Mapping) else v for k, v in node.items() if k not in left_out}

@@ -1,0 +1,140 @@
+"""What a run is called: names that no move of code or config changes, and old records that are known by them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scar.config import fingerprint
+from scar.identity import old_name, run_settings
+from scar.run import class_name, run_config, run_folder, run_identity, train_run
+from scar.tracking.records import RunRecord, find_records
+from tests.smoke_scale import composed
+
+CPU = torch.device("cpu")
+GOLDEN = {
+    ("task=imdb", "shaping=sparse"): "56af0f6d33",
+    ("task=imdb", "shaping=scar"): "4fbc675831",
+    ("task=tldr", "shaping=scar"): "7345213206",
+    ("task=tldr", "shaping=sparse", "seed=5"): "8b868420e0",
+    ("task=hh", "shaping=abc"): "8b1be7eb97",
+}
+"""Table 1's runs at scale=local. A change here renames the runs on every user's disk: it must be meant, and the log must
+say which name became which."""
+OLD = Path(__file__).with_name("golden") / "manifest_of_version_1.json"
+"""Of imdb, SCAR, seed 1 at scale=local, as commit 25edab6 wrote it (the models' reports are cut off)."""
+
+
+def named(*overrides: str) -> str:
+    return fingerprint(run_identity(composed("scale=local", *overrides), CPU))
+
+
+def config_of(*overrides: str) -> dict[str, Any]:
+    return run_config(composed("scale=local", *overrides), CPU)
+
+
+@pytest.mark.parametrize("overrides", GOLDEN, ids=" ".join)
+def test_runs_keep_their_names(overrides: tuple[str, ...]) -> None:
+    assert named(*overrides) == GOLDEN[overrides]
+
+
+def elsewhere(value: Any) -> Any:
+    """A config whose classes have moved to another module."""
+    if isinstance(value, Mapping):
+        moved = {"_target_": f"another.place.{value['_target_'].rpartition('.')[2]}"} if "_target_" in value else {}
+        return {key: elsewhere(item) for key, item in value.items()} | moved
+    return value
+
+
+@pytest.mark.parametrize("task", ["imdb", "tldr", "hh"])
+def test_moving_a_class_renames_no_run(task: str) -> None:
+    config = config_of(f"task={task}", "shaping=scar")
+    assert run_settings(elsewhere(config), old_name) == run_settings(config, class_name)
+    assert "_target_" not in json.dumps(run_settings(config, class_name))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "parser=chunk",  # tokens need none
+        "task.sources.hub.path=somewhere/else",  # the data are a package's
+        "task.alpha=0.3 shaping.alpha=0.8",  # where alpha comes from
+        "models.reward.rows_a_batch=7",
+        "coalitions.memory_mib=64",
+        "memory.gradient_checkpointing=true",
+        "tracker=jsonl",
+        "engine=deepspeed",
+        "paths.runs=elsewhere",
+    ],
+)
+def test_what_a_run_does_not_use_has_no_say(override: str) -> None:
+    assert named("shaping=scar", *override.split()) == named("shaping=scar")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=2",
+        "model_seed=2",
+        "threads=2",
+        "shaping.alpha=0.3",
+        "shaping.method.fill=delete",
+        "estimator.permutations=4",
+        "estimator=owen",
+        "segmentation=span",
+        "coalitions.dtype=bfloat16",
+        "ppo.learning_rate=1e-5",
+        "task.generation.temperature=0.8",
+        "task.prompt.max_tokens=7",
+        "task.build.min_characters=201",
+        "task.sources.package.version=0.0.3",
+        "task.scoring.missing_eos_score=-1.0",
+        "models.policy.training.epochs=1",
+        "evaluation.seed=1",
+    ],
+)
+def test_what_decides_numbers_has_a_say(override: str) -> None:
+    assert named("shaping=scar", override) != named("shaping=scar")
+
+
+def test_parser_of_a_run_on_spans_has_a_say() -> None:
+    spans = ("shaping=scar", "segmentation=span")
+    assert named(*spans, "parser=chunk") != named(*spans, "parser=spacy")
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> Path:
+    """A finished run that bears its old name."""
+    folder = tmp_path / "runs" / "local" / "imdb" / "scar" / "seed1-8ccb55ebee"
+    folder.mkdir(parents=True)
+    shutil.copy(OLD, folder / "manifest.json")
+    return folder
+
+
+def test_old_record_has_the_new_name_and_its_settings(old_run: Path) -> None:
+    manifest = RunRecord(old_run).manifest
+    assert manifest["fingerprint"] == GOLDEN["task=imdb", "shaping=scar"]
+    assert manifest["estimator"] == {"name": "permutation", "permutations": 2}
+    assert manifest["settings"]["ppo"]["learning_rate"] == 1e-4
+    assert [record.path for record in find_records(old_run.parents[3], method="scar")] == [old_run]
+
+
+def test_old_record_is_found_and_not_run_again(old_run: Path) -> None:
+    paths = (f"paths.runs={old_run.parents[3]}", "scale=local", "device=cpu", "tracker=jsonl")
+    assert train_run(composed(*paths, "shaping=scar")) == old_run
+    cfg = composed(*paths, "shaping=scar", "seed=2")
+    assert run_folder(cfg, run_identity(cfg, CPU)) != old_run
+
+
+def test_old_record_of_other_code_is_one_line(old_run: Path) -> None:
+    manifest = json.loads(OLD.read_text())
+    manifest["config"]["estimator"]["_target_"] = "scar.attribution.GoneEstimator"
+    (old_run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"schema version 1 and lacks what names a run .*GoneEstimator is no class of"):
+        _ = RunRecord(old_run).manifest
