@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,18 +47,23 @@ def module_of(file: Path, root: Path) -> str:
     return ".".join(file.relative_to(root).with_suffix("").parts)
 
 
-def nearest_tests(file: Path, root: Path) -> tuple[list[str], list[str]]:
-    """Test files, relative to `root`: those that name the module of `file` (the one named like it first, then by how often),
-    and all others (those that name its package first)."""
+def nearest_tests(fault: Fault, file: Path, root: Path) -> tuple[list[str], list[str]]:
+    """Test files, relative to `root`: those that name the module of `file` (the one named like it first, then by how often
+    they name the function that the fault is in, then the module), and all others (those that name its package first)."""
     module = module_of(file, root)
     package = module.rpartition(".")[0]
+    before = file.read_text(encoding="utf-8").partition(fault.old)[0]
+    functions = re.findall(r"def (\w+)", before)
+    function = re.compile(rf"\b{functions[-1] if functions else module}\b")
     tests = {
         path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted((root / "tests").rglob("test_*.py"))
-        if path.parent != LIST.parent and path.parent.name != LIST.parent.name
+        if path.parent.name != LIST.parent.name
     }
-    near = [name for name, text in tests.items() if module in text]
-    near.sort(key=lambda name: (not name.endswith(f"/test_{file.stem}.py"), -tests[name].count(module)))
-    far = [name for name in tests if name not in near]
-    far.sort(key=lambda name: -tests[name].count(f"{package}."))
-    return near, far
+
+    def distance(name: str) -> tuple[bool, int, int]:
+        text = tests[name]
+        return not name.endswith(f"/test_{file.stem}.py"), -len(function.findall(text)), -text.count(module)
+
+    near = sorted((name for name, text in tests.items() if module in text), key=distance)
+    return near, sorted(tests.keys() - near, key=lambda name: (-tests[name].count(f"{package}."), name))

@@ -30,16 +30,19 @@ def test_a_snippet_that_is_not_there_once_is_named() -> None:
 
 def test_tests_that_name_the_module_come_first(tmp_path: Path) -> None:
     texts = {
-        "test_run.py": "import scar.ppo.losses, scar.ppo.losses, scar.ppo.losses",
-        "ppo/test_losses.py": "import scar.ppo.losses",
-        "test_other.py": "",
-        "ppo/test_masked.py": "import scar.ppo.masked",
-        "faults/test_faults.py": "scar.ppo.losses",
+        "scar/ppo/losses.py": "def first():\n    x = 1\n\ndef second():\n    y = 1\n",
+        "tests/test_run.py": "import scar.ppo.losses, scar.ppo.losses, scar.ppo.losses",
+        "tests/test_second.py": "from scar.ppo.losses import second",
+        "tests/ppo/test_losses.py": "import scar.ppo.losses",
+        "tests/test_other.py": "",
+        "tests/ppo/test_masked.py": "import scar.ppo.masked",
+        "tests/faults/test_faults.py": "scar.ppo.losses",
     }
     for name, text in texts.items():
-        file = tmp_path / "tests" / name
+        file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    near, far = nearest_tests(tmp_path / "scar" / "ppo" / "losses.py", tmp_path)
-    assert near == ["tests/ppo/test_losses.py", "tests/test_run.py"]
+    fault = Fault("some-name", "", "y = 1", "y = 2")
+    near, far = nearest_tests(fault, tmp_path / "scar" / "ppo" / "losses.py", tmp_path)
+    assert near == ["tests/ppo/test_losses.py", "tests/test_second.py", "tests/test_run.py"]
     assert far == ["tests/ppo/test_masked.py", "tests/test_other.py"]
