@@ -138,7 +138,7 @@ def try_fault(fault: Fault, copy: Path, *, near_only: bool) -> Outcome:
     start, noted = time.monotonic(), {"test": "", "problem": ""}
     try:
         # The nearest alone at first: pytest imports all that it is given before it runs any.
-        for tests in (near[:1], near[1:4], near[4:12], near[12:], [] if near_only else far):
+        for tests in (near[:1], near[1:4], near[4:12], near[12:], *([] if near_only else [far[:4], far[4:]])):
             noted = run_tests(copy, tests, "-x") if tests else noted
             if noted["test"] or noted["problem"]:
                 break

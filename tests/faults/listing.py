@@ -49,7 +49,8 @@ def module_of(file: Path, root: Path) -> str:
 
 def nearest_tests(fault: Fault, file: Path, root: Path) -> tuple[list[str], list[str]]:
     """Test files, relative to `root`: those that name the module of `file` (the one named like it first, then by how often
-    they name the function that the fault is in, then the module), and all others (those that name its package first)."""
+    they name the function that the fault is in, then those in the folder named like its package, then by how often they
+    name the module), and all others (those that run everything at scale=smoke first, then those that name the package)."""
     module = module_of(file, root)
     package = module.rpartition(".")[0]
     before = file.read_text(encoding="utf-8").partition(fault.old)[0]
@@ -61,9 +62,13 @@ def nearest_tests(fault: Fault, file: Path, root: Path) -> tuple[list[str], list
         if path.parent.name != LIST.parent.name
     }
 
-    def distance(name: str) -> tuple[bool, int, int]:
-        text = tests[name]
-        return not name.endswith(f"/test_{file.stem}.py"), -len(function.findall(text)), -text.count(module)
+    def distance(name: str) -> tuple[bool, int, bool, int]:
+        text, folder = tests[name], Path(name).parent.name
+        called = not name.endswith(f"/test_{file.stem}.py")
+        return called, -len(function.findall(text)), folder != file.parent.name, -text.count(module)
 
     near = sorted((name for name, text in tests.items() if module in text), key=distance)
-    return near, sorted(tests.keys() - near, key=lambda name: (-tests[name].count(f"{package}."), name))
+    far = tests.keys() - near
+    return near, sorted(
+        far, key=lambda name: ("smoke: SmokeScale" not in tests[name], package not in tests[name], name)
+    )
