@@ -48,27 +48,43 @@ def module_of(file: Path, root: Path) -> str:
 
 
 def nearest_tests(fault: Fault, file: Path, root: Path) -> tuple[list[str], list[str]]:
-    """Test files, relative to `root`: those that name the module of `file` (the one named like it first, then by how often
-    they name the function that the fault is in, then those in the folder named like its package, then by how often they
-    name the module), and all others (those that run everything at scale=smoke first, then those that name the package)."""
+    """Test files, relative to `root`: those that name the module of `file`, or whose helpers do, and all others.
+
+    Of the first: the one named like the module, then by how many words of the fault they hold (with the function that it is
+    in), then those in the folder named like its package, then by how often they name the module. Of the others: those that
+    run everything at scale=smoke, then those that name the package.
+    """
     module = module_of(file, root)
     package = module.rpartition(".")[0]
     before = file.read_text(encoding="utf-8").partition(fault.old)[0]
-    functions = re.findall(r"def (\w+)", before)
-    function = re.compile(rf"\b{functions[-1] if functions else module}\b")
+    words = {*re.findall(r"def (\w+)", before)[-1:], *re.findall(r"\w{5,}", fault.old)}
+    texts = {path.relative_to(root): path.read_text(encoding="utf-8") for path in (root / "tests").rglob("*.py")}
+    helpers = [module_of(path, Path()) for path, text in texts.items() if module in text and path.name[:5] != "test_"]
     tests = {
-        path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
-        for path in sorted((root / "tests").rglob("test_*.py"))
-        if path.parent.name != LIST.parent.name
+        path.as_posix(): text
+        for path, text in sorted(texts.items())
+        if path.name.startswith("test_") and path.parent.name != LIST.parent.name
     }
 
     def distance(name: str) -> tuple[bool, int, bool, int]:
         text, folder = tests[name], Path(name).parent.name
         called = not name.endswith(f"/test_{file.stem}.py")
-        return called, -len(function.findall(text)), folder != file.parent.name, -text.count(module)
+        return (
+            called,
+            -len(words.intersection(re.findall(r"\w+", text))),
+            folder != file.parent.name,
+            -text.count(module),
+        )
 
-    near = sorted((name for name, text in tests.items() if module in text), key=distance)
+    near = [name for name in sorted(tests, key=distance) if module in tests[name]]
+    near += [
+        name
+        for name in sorted(tests.keys() - near, key=distance)
+        if any(f"from {helper} " in tests[name] for helper in helpers)
+    ]
     far = tests.keys() - near
-    return near, sorted(
-        far, key=lambda name: ("smoke: SmokeScale" not in tests[name], package not in tests[name], name)
-    )
+
+    def reach(name: str) -> tuple[int, bool, str]:
+        return -tests[name].count("smoke: SmokeScale"), package not in tests[name], name
+
+    return near, sorted(far, key=reach)

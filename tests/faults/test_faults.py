@@ -37,6 +37,8 @@ def test_tests_that_name_the_module_come_first(tmp_path: Path) -> None:
         "tests/test_other.py": "",
         "tests/test_whole.py": "def test(smoke: SmokeScale): ...",
         "tests/ppo/test_near.py": "import scar.ppo.losses",
+        "tests/helper.py": "import scar.ppo.losses",
+        "tests/test_helped.py": "from tests.helper import some",
         "tests/ppo/test_masked.py": "import scar.ppo.masked",
         "tests/faults/test_faults.py": "scar.ppo.losses",
     }
@@ -46,5 +48,11 @@ def test_tests_that_name_the_module_come_first(tmp_path: Path) -> None:
         file.write_text(text)
     fault = Fault("some-name", "", "y = 1", "y = 2")
     near, far = nearest_tests(fault, tmp_path / "scar" / "ppo" / "losses.py", tmp_path)
-    assert near == ["tests/ppo/test_losses.py", "tests/test_second.py", "tests/ppo/test_near.py", "tests/test_run.py"]
+    assert near == [
+        "tests/ppo/test_losses.py",
+        "tests/test_second.py",
+        "tests/ppo/test_near.py",
+        "tests/test_run.py",
+        "tests/test_helped.py",
+    ]
     assert far == ["tests/test_whole.py", "tests/ppo/test_masked.py", "tests/test_other.py"]
