@@ -39,7 +39,6 @@ LIBRARIES = (
     "pytest",
 )
 LIBRARIES += ("safetensors.torch", "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2")
-IMPORTED = "the copy is not what is imported"
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,11 @@ def run_tests(copy: Path, tests: list[str], *options: str) -> dict[str, str]:
             _run_here(copy, tests, options, noted, log)
         finally:
             os._exit(0)
-    os.waitpid(child, 0)
+    try:
+        os.waitpid(child, 0)
+    except BaseException:  # Ctrl-C
+        os.kill(child, signal.SIGKILL)
+        raise
     if not noted.is_file():
         return {"test": "", "problem": f"ERROR: pytest ended before its time: {log.read_text()[-500:]}"}
     return json.loads(noted.read_text())
@@ -122,10 +125,12 @@ def _run_here(copy: Path, tests: list[str], options: tuple[str, ...], noted: Pat
     found = importlib.util.find_spec("scar")
     plugin = FirstFailure()
     if found is None or not str(found.origin).startswith(str(copy)):
-        plugin.problem = f"ERROR: {IMPORTED}"
+        plugin.problem = "ERROR: the copy is not what is imported"
     else:
         arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--durations=0", "--rootdir", str(copy)]
-        pytest.main([*arguments, f"--basetemp={temporary / 'pytest'}", *options, *tests], plugins=[plugin])
+        code = pytest.main([*arguments, f"--basetemp={temporary / 'pytest'}", *options, *tests], plugins=[plugin])
+        if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
+            plugin.problem = plugin.problem or f"ERROR: pytest cannot run {' '.join(tests)}"
     noted.write_text(json.dumps(vars(plugin)))
 
 
