@@ -29,16 +29,23 @@ from tests.faults.listing import Fault, find, nearest_tests, read_code, read_fau
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = (
     "torch",
+    "torch._dynamo",
+    "torch.testing",
     "transformers",
+    "transformers.models.llama.modeling_llama",
     "numpy",
+)
+LIBRARIES += (
     "pandas",
     "scipy.stats",
     "matplotlib.figure",
     "hydra",
     "omegaconf",
+    "safetensors.torch",
     "pytest",
+    "hypothesis",
 )
-LIBRARIES += ("safetensors.torch", "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2")
+LIBRARIES += ("rich", "shap")
 
 
 @dataclass(frozen=True)
@@ -243,7 +250,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true", "HF_HUB_OFFLINE": "1"}
     for library in LIBRARIES:
-        importlib.import_module(library)
+        with contextlib.suppress(ImportError):  # some are optional
+            importlib.import_module(library)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name).resolve()
