@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from scar import build
+from scar.ppo.updater import PPOUpdater
 from scar.rollout import Sampler
+from scar.seeding import stream_seed
 from scar.tracking.records import RunRecord, find_records
 from scar.tracking.trackers import NoTracker
 from scar.tracking.wandb_import import records_from_offline
@@ -230,6 +233,28 @@ def test_estimators_get_the_same_prompts_and_the_same_first_responses(
     assert len(permutation) == 4  # evaluation, two updates, evaluation
     assert permutation[:2] == owen[:2]  # before the first optimizer step the responses are the same too
     assert permutation[2][0] != permutation[1][0]
+
+
+def test_every_update_samples_and_shuffles_by_streams_of_its_own(
+    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    def note(owner: type, name: str) -> None:
+        method = getattr(owner, name)
+
+        def spy(self: Any, *arguments: Any, generator: torch.Generator) -> Any:
+            drawn.append(generator.initial_seed())
+            return method(self, *arguments, generator=generator)
+
+        monkeypatch.setattr(owner, name, spy)
+
+    note(Sampler, "sample")
+    note(PPOUpdater, "update")
+    smoke.run(TWO_UPDATES, *METHODS["sparse"], runs=tmp_path)
+    wanted = [(purpose, update) for update in (1, 2) for purpose in ("sampling", "minibatches")]
+    names = {stream_seed(1, *name): name for name in wanted}
+    assert [names[seed] for seed in drawn if seed in names] == wanted
 
 
 def count_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:

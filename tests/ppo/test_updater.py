@@ -144,6 +144,15 @@ def test_value_loss_coefficient_and_learning_rate_scale_the_hand_step() -> None:
     torch.testing.assert_close(policy.table.data[0], torch.tensor([-0.1 / 3, 0.1 / 3, 0.05]))
 
 
+def test_gradients_are_clipped_to_the_largest_norm_by_hand() -> None:
+    policy, rollout, advantages = one_token_case()
+    norm = math.sqrt(0.25 + 0.25 + 0.04)
+    stats, _ = run_update(policy, rollout, advantages, max_grad_norm=norm / 2)
+    # Half the gradients of the one-token case: .25 / 1.25 and .1 / 1.1. The norm is reported as it was before.
+    torch.testing.assert_close(policy.table.data[0], torch.tensor([-0.2, 0.2, 1 / 11]), rtol=0, atol=1e-5)
+    assert stats["grad_norm"] == pytest.approx(norm)
+
+
 def test_statistics_away_from_the_rollout_by_hand() -> None:
     policy, rollout, advantages = one_token_case()
     moved = with_own_logprobs(policy, rollout, log_ratio=math.log(1.5))
