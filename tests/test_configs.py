@@ -198,16 +198,6 @@ def test_coalition_settings_name_the_runs_that_ask_for_coalitions_and_no_others(
     assert folder("shaping=abc") == folder("shaping=abc", override)
 
 
-@pytest.mark.parametrize(
-    ("override", "other"),
-    [("ppo.kl_coef=0.3", True), ("evaluation.seed=9", True), ("checkpoint.updates=7", False), ("force=true", False)],
-)
-def test_settings_that_decide_numbers_name_the_run_and_others_do_not(override: str, other: bool) -> None:
-    one, two = (composed(*overrides) for overrides in ((), (override,)))
-    folders = {run_folder(cfg, run_identity(cfg, torch.device("cpu"))) for cfg in (one, two)}
-    assert (len(folders) == 2) == other
-
-
 def test_identity_of_a_run_without_coalitions_holds_no_coalition_settings() -> None:
     scar, sparse = (run_identity(composed(f"shaping={name}"), torch.device("cpu")) for name in ("scar", "sparse"))
     assert scar["coalitions"] == {"backend": "auto", "dtype": "float32"}
