@@ -13,7 +13,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE, SCRIPTS = REPOSITORY / "scar", REPOSITORY / "experiments"
 
 LAYERS = {
-    0: ("types", "coalitions", "pairs", "interfaces", "config", "seeding", "packages", "offline", "engine.interfaces"),
+    0: (
+        "types",
+        "coalitions",
+        "pairs",
+        "interfaces",
+        "config",
+        "seeding",
+        "packages",
+        "offline",
+        "printing",
+        "engine.interfaces",
+    ),
     1: (
         "ppo.masked",
         "ppo.advantages",
@@ -264,6 +275,7 @@ def test_files_are_short_and_do_not_print(file: Path) -> None:
     assert lines <= (60 if file.parent == SCRIPTS else 250)
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert "sys.stdout" not in text or file.stem == "printing"
 
 
 def test_scripts_import_no_script_and_hold_no_loop() -> None:
