@@ -68,7 +68,7 @@ def run_script(main: Callable[[], Any]) -> None:
         if line is None or os.environ.get(SHOW_TRACEBACK):
             raise
         sys.exit(_complain(f"error: {line}", status=1))
-    if end := ended(status or 0):
+    if end := ended(status if isinstance(status, int) else 0):
         sys.exit(end)
 
 

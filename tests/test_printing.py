@@ -102,6 +102,7 @@ def test_script_may_print_by_itself(capsys: pytest.CaptureFixture[str], monkeypa
 def test_script_gives_its_status(capsys: pytest.CaptureFixture[str]) -> None:
     cli.run_script(lambda: 0)
     cli.run_script(lambda: None)
+    cli.run_script(lambda: Path("what a main gives besides"))
     with pytest.raises(SystemExit) as caught:
         cli.run_script(lambda: 1)
     assert caught.value.code == 1
