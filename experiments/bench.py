@@ -12,6 +12,7 @@ import torch
 from scar.bench.rows import as_dicts, machine, markdown
 from scar.cli import training_bar
 from scar.models.loading import quiet_transformers
+from scar.printing import ended, say
 from scar.report.outputs import write_files
 
 TARGETS = ("agreement", "attribution", "estimators", "memory", "planning", "scaling")
@@ -44,8 +45,8 @@ def main() -> int:
     )
     parser.add_argument("--results", default="results", help="folder to write into")
     try:
-        sys.stdout.write(bench(parser.parse_args()))
-        return 0
+        say(bench(parser.parse_args()))
+        return ended(0)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing was written\n")
         return 130

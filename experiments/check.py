@@ -12,19 +12,20 @@ import torch
 from scar.cli import run_script, training_bar
 from scar.planning.check import check
 from scar.planning.tables import render
+from scar.printing import say
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
-def main() -> None:
+def main() -> int:
     """Print the tables."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(__doc__ or "")
-        return
+        say(__doc__ or "")
+        return 0
     torch.set_num_threads(1)
     report = check(sys.argv[1:], conf=CONF, advance=training_bar("check"))
-    sys.stdout.write(render(report))
-    sys.exit(0 if report.all_fit else 1)
+    say(render(report))
+    return 0 if report.all_fit else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Credit of one text, token by token, or of many: `python experiments/credit.py source=run run=runs/.../seed1-... sample=3`."""
 
-import sys
 from pathlib import Path
 
 import hydra
@@ -8,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scar.cli import one_line_errors, run_script, training_bar
+from scar.printing import say
 from scar.report.credit import load_credit
 from scar.report.credit_outputs import write_credit
 
@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     with one_line_errors():
         folder = make_credit(cfg, HydraConfig.get().overrides.task, start_progress=training_bar)
         paths = write_credit(load_credit(folder), Path(cfg.paths.results))
-        sys.stdout.write("".join(f"wrote {path}\n" for path in (folder, *paths)))
+        say("".join(f"wrote {path}\n" for path in (folder, *paths)))
 
 
 if __name__ == "__main__":

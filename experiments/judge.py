@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from scar.cli import one_line_errors, run_script, training_bar
+from scar.printing import say
 from scar.report.selection import select_cells
 
 
@@ -16,7 +17,7 @@ def main(cfg: DictConfig) -> None:
 
     with one_line_errors():
         folders = judge_runs(cfg, select_cells, training_bar)
-        sys.stdout.writelines(f"judgement: {folder}\n" for folder in folders)
+        say("".join(f"judgement: {folder}\n" for folder in folders))
 
 
 if __name__ == "__main__":

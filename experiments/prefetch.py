@@ -1,11 +1,10 @@
 """Fetch what a config needs from the hub: `python experiments/prefetch.py scale=paper task=tldr` (or `make prefetch`)."""
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
 from scar.cli import one_line_errors, run_script
+from scar.printing import say
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
@@ -17,7 +16,7 @@ def main(cfg: DictConfig) -> None:
 
     with one_line_errors():
         fetched = [f"{one.kind} {one.name}: {fetch(one, snapshot_download)}\n" for one in repositories(cfg)]
-    sys.stdout.write("".join(fetched) or "nothing of this config is on the hub\n")
+    say("".join(fetched) or "nothing of this config is on the hub\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from scar.printing import ended, say
 from scar.report import arguments, items, outputs
 from scar.tracking.sources import open_records
 
@@ -20,8 +21,8 @@ def report(request: arguments.Request) -> str:
 def main() -> int:
     """Run from the command line: 0, or 2 and one line on stderr."""
     try:
-        sys.stdout.write(report(arguments.parse(sys.argv[1:], description=__doc__)))
-        return 0
+        say(report(arguments.parse(sys.argv[1:], description=__doc__)))
+        return ended(0)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2

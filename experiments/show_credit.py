@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from scar.printing import ended, say
 from scar.report.credit import load_credit
 from scar.report.credit_outputs import write_credit
 
@@ -21,8 +22,8 @@ def main() -> int:
     parser.add_argument("--item", type=int, help="draw Figure 1 of this response of the record, from 0")
     parser.add_argument("--results", default="results", help="folder to write into")
     try:
-        sys.stdout.write(show(parser.parse_args()))
-        return 0
+        say(show(parser.parse_args()))
+        return ended(0)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2

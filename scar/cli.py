@@ -23,7 +23,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from scar.launchers import JOB_ERRORS, cancel_jobs, job_error
-from scar.tracking.trackers import ProgressFile, SweepProgress, progress_bar
+from scar.printing import ended, say, stop_printing
+from scar.tracking.bars import progress_bar
+from scar.tracking.trackers import ProgressFile, SweepProgress
 
 if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it starts in a second
     from scar.supervised import ProgressCallback
@@ -44,16 +46,19 @@ def one_line(error: BaseException) -> str:
 
 
 def run_script(main: Callable[[], Any]) -> None:
-    """Run a script's main; user errors become one line and exit status 1, Ctrl-C becomes exit status 130.
+    """Run a script's main, which may give its exit status; user errors become one line and 1, Ctrl-C becomes 130.
 
     With SCAR_TRACEBACK=1 in the environment the traceback is shown instead.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that every error takes the way below
     try:
-        main()
+        status = main()
     except KeyboardInterrupt:
         cancel_jobs()
         sys.exit(_complain("interrupted; finished runs are kept, and the same command goes on from there", status=130))
+    except BrokenPipeError as error:  # Hydra prints too: --cfg job | head
+        stop_printing(error)
+        status = 1
     except USER_ERRORS as error:
         if os.environ.get(SHOW_TRACEBACK):
             raise
@@ -63,6 +68,8 @@ def run_script(main: Callable[[], Any]) -> None:
         if line is None or os.environ.get(SHOW_TRACEBACK):
             raise
         sys.exit(_complain(f"error: {line}", status=1))
+    if end := ended(status if isinstance(status, int) else 0):
+        sys.exit(end)
 
 
 @contextmanager
@@ -115,7 +122,7 @@ def make_model(cfg: DictConfig, kind: str) -> None:
             report = prepare_model(cfg, kind, start_progress=training_bar)
             where = f"task={cfg.task.name} at scale={cfg.scale} (models.source={cfg.models.source})"
             nothing = [f"{where} has no {kind} model of its own: there is nothing to train here"]
-            sys.stdout.writelines(line + "\n" for line in (report_lines(kind, report) if report else nothing))
+            say("".join(line + "\n" for line in (report_lines(kind, report) if report else nothing)))
             return
         name = f"{cfg.task.name}/{kind}"
         file = ProgressFile(Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import warnings
 from typing import Any
 
@@ -13,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scar.packages import require_installed
+from scar.printing import say
 
 PLUGIN = "hydra_plugins.hydra_submitit_launcher"
 SLURM_COMMANDS = ("sbatch", "srun", "sacct", "scontrol", "scancel")
@@ -52,7 +52,7 @@ class SubmittedJobs(Callback):
         """Say where the jobs' logs are."""
         launcher = config.hydra.launcher
         if launcher._target_.startswith(PLUGIN):
-            sys.stdout.write(f"jobs {launcher.name}, their logs: {launcher.submitit_folder}\n")
+            say(f"jobs {launcher.name}, their logs: {launcher.submitit_folder}\n")
         if self._is_slurm(launcher._target_):
             _unfinished.append(launcher.name)
 

@@ -44,6 +44,11 @@ class ModelNames(Protocol):
         ...
 
 
+def _commit(model: Any) -> str | None:
+    """The commit of the hub that a model was loaded from; None for a folder, and for a model that is not Hugging Face's."""
+    return getattr(getattr(model, "config", None), "_commit_hash", None)
+
+
 def load_reward_model(
     name: str, *, rows_a_batch: int, device: torch.device, revision: str | None = None, weights: str = "float32"
 ) -> tuple[SequenceRewardModel, Any]:
@@ -85,7 +90,7 @@ class Parts:
             revision=names.revision("reward"),
             weights=reward.get("weights", "float32"),  # models trained from scratch have no choice
         )
-        self._commits = {"reward": getattr(self.reward_model.model.config, "_commit_hash", None)}
+        self._commits = {"reward": _commit(getattr(self.reward_model, "model", None))}
         self._text_scorer = self.engine.reward_model(self.reward_model)
         self.scoring = build_scoring(cfg, self.tokenizer, self._text_scorer, self._reward_tokenizer)
 
@@ -104,7 +109,7 @@ class Parts:
             self.names["policy"], device=self._device, revision=self.names.revision("policy"), weights=held.weights
         )
         self._check_context(model)
-        self._commits["policy"] = getattr(model.config, "_commit_hash", None)
+        self._commits["policy"] = _commit(model)
         if held.adapters is not None:
             add_lora(model, held.adapters, seed=stream_seed(self._cfg.seed, "lora"))
         return CausalPolicy(

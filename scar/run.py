@@ -13,6 +13,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from scar.build import Run, build_engine, build_task, check_settings, local_models, setup_process
+from scar.checkpoint import FOLDER as CHECKPOINTS
 from scar.checkpoint import Checkpoint, find_checkpoint
 from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
@@ -70,35 +71,53 @@ def train_run(cfg: DictConfig) -> Path:
 def _train_here(
     cfg: DictConfig, ppo: PPOConfig, device: torch.device, engine: Engine, identity: dict[str, Any], folder: Path
 ) -> Path:
-    trackers = TrackerGroup([_progress_tracker(cfg, ppo, folder)] if engine.is_main else [])
+    progress = TrackerGroup([_progress_tracker(cfg, ppo, folder)] if engine.is_main else [])
     if engine.agreed(folder.exists()) and not cfg.force:
-        trackers.finish("skipped")
+        progress.finish("skipped")
         return folder
     status, writer = "failed", None
+    trackers = TrackerGroup([])  # these have files in the run's folder
     try:
         try:
             checkpoint = engine.agreed(_where_it_stopped(folder) if engine.is_main else None)
-            run, config = Run(cfg, ppo, device, trackers, engine), run_config(cfg, device)
+            run = Run(cfg, ppo, device, TrackerGroup([progress, trackers]), engine)
+            config = run_config(cfg, device)
             writer = (RunWriter if engine.is_main else NoWriter)(folder, done=checkpoint.update if checkpoint else 0)
             trackers.add(JsonlTracker(writer))
             if engine.is_main:
                 trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=config))
             if checkpoint and engine.is_main:
-                trackers.resume(read_jsonl(writer.partial / "metrics.jsonl"))
+                rows = read_jsonl(writer.partial / "metrics.jsonl")
+                progress.resume(rows)
+                trackers.resume(rows)
             RunLife(run, cfg, identity, config, device, checkpoint).write(writer)
-            status = "finished"
-        except BaseException:
+        except BaseException:  # Ctrl-C leaves nothing half-written either
             status = "stopped" if find_checkpoint(partial_folder(folder)) else "failed"
+            try:
+                trackers.finish(status)
+            finally:
+                if writer is not None:
+                    (writer.close if status == "stopped" else writer.discard)()
             raise
-        finally:
-            trackers.finish(status)
-    except BaseException:  # Ctrl-C and a tracker that cannot close leave nothing half-written either
-        if writer is not None:
-            (writer.close if find_checkpoint(writer.partial) else writer.discard)()
-        raise
-    writer.commit()
-    engine.agreed(None)  # no process ends before the record is there
+        try:
+            _close(trackers, folder)
+        finally:  # whatever became of that: nothing undoes a run that is finished
+            writer.remove(CHECKPOINTS)
+            writer.commit()
+            status = "finished"
+            engine.agreed(None)  # no process ends before the record is there
+    finally:
+        progress.finish(status)
     return folder
+
+
+def _close(trackers: TrackerGroup, folder: Path) -> None:
+    """Close what has files in the folder of a finished run, before it gets its name; an error says that the run is kept."""
+    try:
+        trackers.finish("finished")
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConnectionError(f"{reason}; the run is finished and its record is kept: {folder}") from error
 
 
 def _where_it_stopped(folder: Path) -> Checkpoint | None:

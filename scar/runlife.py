@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from scar.build import Run
-from scar.checkpoint import FOLDER, Checkpoint, CheckpointKeeper
+from scar.checkpoint import Checkpoint, CheckpointKeeper
 from scar.config import fingerprint
 from scar.construct import plain
 from scar.tracking.provenance import code_digest, code_state, device_description, versions
@@ -67,7 +67,6 @@ class RunLife:
         writer.write("evaluation.json", {"protocol": protocol, "initial": self._initial, "final": final})
         writer.write("samples.jsonl", samples)
         writer.write("manifest.json", self._manifest())
-        writer.remove(FOLDER)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._clock

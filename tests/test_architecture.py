@@ -23,6 +23,7 @@ LAYERS = {
         "seeding",
         "packages",
         "offline",
+        "printing",
         "engine.interfaces",
     ),
     1: (
@@ -273,6 +274,7 @@ def test_files_do_not_print(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert "sys.stdout" not in text or file.stem == "printing"
 
 
 def test_scripts_import_no_script_and_hold_no_loop() -> None:

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rich
 import torch
 
 from scar import build
+from scar.checkpoint import find_checkpoint
 from scar.ppo.updater import PPOUpdater
+from scar.printing import ended
 from scar.rollout import Sampler
 from scar.seeding import stream_seed
-from scar.tracking.records import RunRecord, find_records
-from scar.tracking.trackers import NoTracker
+from scar.tracking.records import RunRecord, find_records, unfinished_runs
+from scar.tracking.trackers import BarTracker, NoTracker
 from scar.tracking.wandb_import import records_from_offline
 from scar.trainer import Trainer
 from scar.types import PromptBatch
 from tests.smoke_scale import REPOSITORY, SmokeScale
+from tests.stdouts import BROKEN
 from tests.tracking.wandb_record import assert_equal_records
 
 TWO_UPDATES = "ppo.updates=2"
@@ -342,16 +347,55 @@ def test_diverged_run_says_so_and_leaves_nothing(smoke: SmokeScale, tmp_path: Pa
     assert files_below(tmp_path) == []
 
 
-def test_tracker_that_cannot_close_leaves_no_half_run(
-    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [RuntimeError("W&B is gone"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+def test_tracker_that_cannot_close_undoes_no_finished_run(
+    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
+    checkpoints: list[int] = []
+
     def broken(self: NoTracker, status: str) -> None:
-        raise OSError("W&B cannot write its files")
+        (partial,) = unfinished_runs(tmp_path)
+        checkpoints.append(find_checkpoint(partial).update)  # who is killed here goes on from the last update
+        raise error
 
     monkeypatch.setattr(NoTracker, "finish", broken)
-    with pytest.raises(OSError, match="W&B cannot write"):
+    with pytest.raises((ConnectionError, KeyboardInterrupt)) as raised:
         smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
-    assert [path for path in files_below(tmp_path) if ".partial" in str(path)] == []
+    (record,) = find_records(tmp_path)
+    if isinstance(error, RuntimeError):
+        assert str(raised.value) == f"W&B is gone; the run is finished and its record is kept: {record.path}"
+    assert unfinished_runs(tmp_path) == []
+    assert not (record.path / "checkpoints").exists()
+    assert checkpoints == [1]
+    trained = count_trainings(monkeypatch)
+    smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
+    assert trained == []
+
+
+@pytest.mark.parametrize("stdout", BROKEN)
+def test_last_line_that_cannot_be_printed_undoes_no_finished_run(
+    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(rich, "_console", None)  # a closed pipe silences rich's console for good
+        patch.setattr(sys, "stdout", BROKEN[stdout]())
+        record = smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
+        assert ended(0) == 1
+    assert [found.path for found in find_records(tmp_path)] == [record.path]
+    assert unfinished_runs(tmp_path) == []
+
+
+def test_ctrl_c_while_the_last_line_waits_for_its_reader_undoes_no_finished_run(
+    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waiting(self: BarTracker, status: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BarTracker, "finish", waiting)
+    with pytest.raises(KeyboardInterrupt):
+        smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
+    assert len(find_records(tmp_path)) == 1
+    assert unfinished_runs(tmp_path) == []
 
 
 def test_wandb_files_lie_in_the_finished_run_folder_and_give_it_back(smoke: SmokeScale, tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
-
+from scar.tracking.bars import progress_bar
 from scar.tracking.records import NoWriter, RunWriter, write_json
 
 if TYPE_CHECKING:  # the interfaces import torch, which a process that only draws progress does not need
@@ -82,29 +80,6 @@ class ProgressFile:
         self._write()
 
 
-def progress_bar() -> Progress:
-    """The one look of all progress displays: what, bar, done/all, rate, elapsed, time left, last numbers.
-
-    The last numbers get what width remains and are cut there, so that the rest stays readable on 80 columns.
-    """
-
-    def fixed(width: int) -> Column:
-        return Column(no_wrap=True, min_width=width)
-
-    return Progress(
-        TextColumn("{task.description}", table_column=fixed(4)),
-        BarColumn(bar_width=10, table_column=fixed(10)),
-        MofNCompleteColumn(table_column=fixed(5)),
-        TextColumn("{task.fields[rate]}", table_column=fixed(8)),
-        TextColumn("[dim]after[/]", table_column=fixed(5)),
-        TimeElapsedColumn(table_column=fixed(7)),
-        TextColumn("[dim]left[/]", table_column=fixed(4)),
-        TimeRemainingColumn(table_column=fixed(7)),
-        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-        expand=True,
-    )
-
-
 def _describe(reward: float, kl: float) -> str:
     return f"reward {reward:+.2f} KL {kl:.1f}"
 
@@ -133,14 +108,14 @@ class BarTracker:
     def finish(self, status: str) -> None:
         """Stop drawing; "skipped" shows no bar."""
         self._progress.update(self._task, visible=status != "skipped")
-        self._progress.stop()
         lines = {
             "finished": f"record: {self._folder}",
             "stopped": f"stopped; the same command goes on from there: {self._folder}",
             "skipped": f"finished already: {self._folder} (force=true runs it again)",
         }
+        self._progress.stop()
         if status in lines:
-            self._progress.console.print(lines[status], soft_wrap=True, highlight=False)
+            self._progress.say(lines[status])
 
 
 class SweepProgress:
@@ -172,7 +147,7 @@ class SweepProgress:
         self._progress.update(self._task, completed=round(skipped + fraction, 2), rate=rate, note=note)
         if not self._progress.console.is_terminal and done * 4 // self._runs > self._reported:
             self._reported = done * 4 // self._runs
-            self._progress.console.print(f"{done}/{self._runs} runs done after {elapsed:.0f} s, {rate}, {note}")
+            self._progress.say(f"{done}/{self._runs} runs done after {elapsed:.0f} s, {rate}, {note}")
 
     def _note(self, states: list[dict[str, Any]]) -> str:
         """Failures, how many have not begun or wait to go on, where the running runs are, or the last numbers."""
@@ -193,7 +168,7 @@ class SweepProgress:
         self._progress.stop()
         for state in self._states():
             if "result" in state:
-                self._progress.console.print(state["result"], soft_wrap=True, highlight=False, markup=False)
+                self._progress.say(state["result"])
 
     @staticmethod
     def _share(state: dict[str, Any]) -> float:

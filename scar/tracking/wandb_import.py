@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from scar.tracking.bars import progress_bar
 from scar.tracking.records import SCHEMA_VERSION, RunRecord, RunWriter, record_folder
-from scar.tracking.trackers import progress_bar
 from scar.tracking.wandb_runs import offline_runs, project_runs, rows_of_history
 
 ORIGIN_FILE = "imported.json"
@@ -73,7 +73,7 @@ def _import_all(runs: Sequence[StoredRun], into: Path, *, title: str) -> list[Pa
                 left_out[found] += 1
         if left_out:
             shown = ", ".join(f"{count} {why}" for why, count in sorted(left_out.items()))
-            progress.console.print(f"{title}: left out of {len(runs)} runs: {shown}", soft_wrap=True, highlight=False)
+            progress.say(f"{title}: left out of {len(runs)} runs: {shown}")
     return list(dict.fromkeys(folders))  # runs of the same settings share a record
 
 

@@ -58,14 +58,18 @@ class WandbTracker:
             self.log(row)
 
     def finish(self, status: str) -> None:
-        """Send the rest of a finished run's record, and close the W&B run."""
+        """Send the rest of a finished run's record, and close the W&B run; any error of that is a ConnectionError."""
         exit_code = 1
         try:
-            if status == "finished":
-                self._send_record(RunRecord(self._folder))
-                exit_code = 0
-        finally:
-            self._run.finish(exit_code=exit_code)
+            try:
+                if status == "finished":
+                    self._send_record(RunRecord(self._folder))
+                    exit_code = 0
+            finally:
+                self._run.finish(exit_code=exit_code)
+        except Exception as error:  # W&B raises many kinds: of its own, of the network's, plain ones
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConnectionError(f"W&B did not get the end of the run ({reason})") from error
 
     def _send_record(self, record: RunRecord) -> None:
         """The file, and the evaluation's numbers (`final/reward_mean`, ...) for the table of the project's page."""

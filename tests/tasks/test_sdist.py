@@ -179,7 +179,7 @@ def test_ranked_pairs_are_single_turn_and_count_what_is_left_out() -> None:
     assert rows.left_out == {"several turns": 1, "blank": 1, "equal answers": 1, "repeated turn": 1}
 
 
-@pytest.mark.slow
+@pytest.mark.network
 def test_published_archive_holds_the_rows(tmp_path: Path) -> None:
     members = {
         "data/dpo_en_demo.json": "b949be2421cfa62744afcf1b479f95b299d643d1a4c1c97d1341b314a1aa5cb3",

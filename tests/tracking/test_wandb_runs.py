@@ -164,9 +164,20 @@ def test_wandb_is_closed_when_the_record_cannot_be_sent(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("wandb.init", lambda **settings: Run())
     tracker = WandbTracker(mode="offline", project="scar-tests", folder=tmp_path, name="seed1", config={})
-    with pytest.raises(ValueError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(ConnectionError, match=r"W&B did not get the end of the run \(.*manifest\.json cannot be read"):
         tracker.finish("finished")
     assert ends == [1]
+
+
+def test_errors_of_wandbs_own_become_one_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Run:
+        def finish(self, *, exit_code: int) -> None:
+            raise RuntimeError("no room\nand a second line")
+
+    monkeypatch.setattr("wandb.init", lambda **settings: Run())
+    tracker = WandbTracker(mode="offline", project="scar-tests", folder=tmp_path, name="seed1", config={})
+    with pytest.raises(ConnectionError, match=r"^W&B did not get the end of the run \(no room\)$"):
+        tracker.finish("failed")
 
 
 def test_rows_get_their_types_back_and_lose_what_wandb_adds() -> None:
