@@ -194,7 +194,7 @@ smoke:  ## everything at scale=smoke in a few minutes, ending in results/smoke/r
 	@$(SMOKE) report notebooks
 
 bench: setup  ## measure on this machine: BENCH=attribution, agreement, estimators, memory, planning or scaling; QUICK=1 leaves out what takes minutes
-	@KINETO_LOG_LEVEL=5 $(BIN)/python experiments/bench.py $(BENCH) $(if $(QUICK),--quick) --results $(RESULTS)
+	@KINETO_LOG_LEVEL=5 $(BIN)/python -m experiments.bench $(BENCH) $(if $(QUICK),--quick) --results $(RESULTS)
 
 # One process a core; a file's tests stay together, because they share what they train.
 TEST_JOBS ?= 2

@@ -1,4 +1,4 @@
-"""Measure on this machine: `python experiments/bench.py attribution --quick` (or `make bench BENCH=attribution QUICK=1`)."""
+"""Measure on this machine: `python -m experiments.bench attribution --quick` (or `make bench BENCH=attribution QUICK=1`)."""
 
 import argparse
 import importlib
@@ -9,20 +9,21 @@ from pathlib import Path
 
 import torch
 
-from scar.bench.rows import as_dicts, machine, markdown
+from experiments.benchmarks.update import as_dicts, machine, markdown
 from scar.cli import training_bar
 from scar.models.loading import quiet_transformers
 from scar.printing import ended, say
 from scar.report.outputs import write_files
 
-TARGETS = ("agreement", "attribution", "estimators", "memory", "planning", "scaling")
+BENCHMARKS, STUDIES = ("attribution", "estimators", "memory", "planning", "scaling"), ("agreement",)
 
 
 def bench(args: argparse.Namespace) -> str:
     """Run one benchmark, write its rows, return its table."""
     torch.set_num_threads(1)
     quiet_transformers()
-    module = importlib.import_module(f"scar.bench.{args.target}")
+    name = f"studies.{args.target}.run" if args.target in STUDIES else f"benchmarks.{args.target}"
+    module = importlib.import_module(f"experiments.{name}")
     found = module.run(quick=args.quick, cache=Path(args.cache), advance=training_bar(f"bench {args.target}"))
     tables = found if isinstance(found, dict) else {"": found}
     shown = "\n".join((f"{title}\n\n" if title else "") + markdown(rows) for title, rows in tables.items())
@@ -38,7 +39,7 @@ def bench(args: argparse.Namespace) -> str:
 def main() -> int:
     """Run from the command line: 0, or 2 and one line on stderr; 130 after Ctrl-C (nothing is written then)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", choices=TARGETS, help="what to measure")
+    parser.add_argument("target", choices=sorted(BENCHMARKS + STUDIES), help="what to measure")
     parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
     parser.add_argument(
         "--cache", default="cache", help="folder of the local models (agreement and estimators need them)"

@@ -14,12 +14,12 @@ from scar.attribution.fused import SHORT_PROMPT, FusedScorer
 from scar.attribution.game import TextGame
 from scar.attribution.trie import Trie
 from scar.attribution.trie_attention import SharedPrompts
-from scar.bench.workloads import Workload, random_rollout, random_units
 from scar.config import require
 from scar.interfaces import Estimator
 from scar.models.reading import as_sampled
 from scar.models.reward import SequenceRewardModel
 from scar.planning.tracing import Cost, fake_tensors, real_tensors, trace
+from scar.planning.workloads import Workload, random_rollout, random_units
 from scar.types import Scores
 
 SAMPLE = 1

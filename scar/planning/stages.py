@@ -1,7 +1,7 @@
 """The stages of one update as scar/rollout.py, scar/scoring.py and scar/ppo/updater.py run them, on made-up texts.
 
-The functions under "work" do a stage's work on real tensors as well (scar/bench/planning.py times them); those under "cost"
-trace it on fake ones.
+The functions under "work" do a stage's work on real tensors as well (experiments/benchmarks/planning.py times them); those
+under "cost" trace it on fake ones.
 """
 
 from __future__ import annotations

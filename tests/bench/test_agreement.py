@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from scar.bench.agreement_cases import Words, case_rows, given_texts, rows_of, source_examples
-from scar.bench.agreement_measures import (
+from experiments.studies.agreement.cases import Words, case_rows, given_texts, rows_of, source_examples
+from experiments.studies.agreement.measures import (
     additive_r2,
     blank_changes,
     compare,
@@ -21,8 +21,8 @@ from scar.bench.agreement_measures import (
     ranks,
     suffix_effects,
 )
-from scar.bench.agreement_roles import contrast, negation, repetition
-from scar.bench.agreement_splits import (
+from experiments.studies.agreement.roles import contrast, negation, repetition
+from experiments.studies.agreement.splits import (
     IN_GAME,
     PREFIX,
     Texts,

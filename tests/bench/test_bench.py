@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from experiments.benchmarks.attribution import FULL, QUICK, compare
+from experiments.benchmarks.estimators import TruncatedShap, relative_error
+from experiments.benchmarks.update import as_dicts, markdown
 from scar.attribution.hierarchies import coalition_count
-from scar.bench.attribution import FULL, QUICK, compare
-from scar.bench.estimators import TruncatedShap, relative_error
-from scar.bench.rows import as_dicts, markdown
-from scar.bench.workloads import Workload, random_rollout, random_units
+from scar.planning.workloads import Workload, random_rollout, random_units
 from scar.segmentation.units import balanced_hierarchy
 from tests.builders import TableGames, chain
 

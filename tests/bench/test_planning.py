@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scar.bench.planning import Processor, compare, measure, shapes
-from scar.bench.rows import as_dicts, markdown
+from experiments.benchmarks.planning import Processor, compare, measure, shapes
+from experiments.benchmarks.update import as_dicts, markdown
 from scar.planning.shapes import reward_shape
 from scar.planning.tracing import Cost
 from tests.planning.tiny import GPT2, models

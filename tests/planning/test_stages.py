@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scar.bench.planning import measure, real_work
-from scar.bench.update import ppo_config
+from experiments.benchmarks.planning import measure, real_work
+from experiments.benchmarks.update import ppo_config
 from scar.models.policy import CachedDecoder
 from scar.planning import stages
 from scar.planning.models import Models, fake_models

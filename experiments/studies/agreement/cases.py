@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from scar.bench.agreement_roles import CASES, Roles, is_word
-from scar.bench.agreement_splits import IN_GAME, PREFIX, Texts, left_to_right, prefix, sampled_reference
+from experiments.studies.agreement.roles import CASES, Roles, is_word
+from experiments.studies.agreement.splits import IN_GAME, PREFIX, Texts, left_to_right, prefix, sampled_reference
 from scar.interfaces import Segmenter
 from scar.tasks.prompts import left_pad
 from scar.types import PromptBatch, Rollout

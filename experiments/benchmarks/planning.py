@@ -21,12 +21,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from experiments.benchmarks.update import NO_LIMIT, ppo_config, timed
 from scar.attribution.backends import make_scorer
 from scar.attribution.estimators import OwenEstimator
 from scar.attribution.game import TextGame
-from scar.bench.rows import timed
-from scar.bench.update import NO_LIMIT, ppo_config
-from scar.bench.workloads import SPACE_ID, Workload, random_config, random_rollout, random_units, score
 from scar.config import LoadConfig
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.models.reward import SequenceRewardModel
@@ -35,6 +33,7 @@ from scar.planning.credit import Players, credit_cost
 from scar.planning.devices import Device
 from scar.planning.models import SAMPLING, Held, Models, fake_models
 from scar.planning.tracing import Cost, fake_tensors
+from scar.planning.workloads import SPACE_ID, Workload, random_config, random_rollout, random_units, score
 
 ROWS, PROMPT, RESPONSE, UNITS = 8, 128, 32, 12
 MEMORY_MIB = 512

@@ -14,11 +14,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks.estimators import CONF, Advance, compose, initialize_config_dir
+from experiments.studies.agreement.cases import Source, case_tables, given_texts
+from experiments.studies.agreement.measures import GameRow, Row, measure
+from experiments.studies.agreement.splits import Texts
 from scar.attribution.backends import make_scorer
-from scar.bench.agreement_cases import Source, case_tables, given_texts
-from scar.bench.agreement_measures import GameRow, Row, measure
-from scar.bench.agreement_splits import Texts
-from scar.bench.estimators import CONF, Advance, compose, initialize_config_dir
 from scar.build import Run, build_task, check_settings, setup_process
 from scar.models import loading
 from scar.seeding import generator

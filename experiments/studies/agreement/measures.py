@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from scar.attribution.game import BatchGame
-from scar.attribution.plans import exact_plan
-from scar.bench.agreement_splits import (
+from experiments.studies.agreement.splits import (
     IN_GAME,
     PREFIX,
     Reference,
@@ -21,6 +19,8 @@ from scar.bench.agreement_splits import (
     prefix_rows,
     sampled_reference,
 )
+from scar.attribution.game import BatchGame
+from scar.attribution.plans import exact_plan
 from scar.coalitions import CoalitionRows
 from scar.seeding import numpy_generator
 from scar.types import Units

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from scar.bench.update import random_trainer
+from experiments.benchmarks.update import random_trainer
 from scar.engine.interfaces import Engine
 from scar.engine.single import TorchEngine
 from scar.engine.zero import DeepSpeedEngine
@@ -72,7 +72,7 @@ def _launch(engine: str, processes: int, stage: int, frozen: int) -> dict[str, A
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        command = [sys.executable, *(launcher if processes > 1 else []), "-m", "scar.bench.scaling"]
+        command = [sys.executable, *(launcher if processes > 1 else []), "-m", "experiments.benchmarks.scaling"]
         done = subprocess.run(
             [*command, str(out), engine, str(stage), str(frozen)], capture_output=True, text=True, check=False
         )

@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from experiments.benchmarks.update import NO_LIMIT, timed
 from scar.attribution.backends import make_scorer
 from scar.attribution.estimators import OwenEstimator, PermutationEstimator, PlanEstimator
 from scar.attribution.game import TextGame
-from scar.bench.rows import timed
-from scar.bench.update import NO_LIMIT
-from scar.bench.workloads import Workload, random_reward_model, random_rollout, random_units, score
+from scar.planning.workloads import Workload, random_reward_model, random_rollout, random_units, score
 
 STATM = Path("/proc/self/statm")
 Advance = Callable[[int, int, dict[str, float]], None]
