@@ -22,9 +22,8 @@ from scar.config import (
     require,
 )
 from scar.construct import build_settings, construct, plain
-from scar.engine.interfaces import Engine
 from scar.identity import data_source
-from scar.interfaces import Tracker
+from scar.interfaces import Engine, Tracker
 from scar.models import loading
 from scar.parts import Parts
 from scar.ppo.kl_control import KLController

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from safetensors import SafetensorError
 
-from scar.engine.interfaces import Engine, Learner
+from scar.interfaces import Engine, Learner
 
 STATE = "state.json"
 FOLDER = "checkpoints"

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import constants
 
 
 def require_installed(module: str, *, extra: str, why: str) -> None:
@@ -62,3 +66,89 @@ class PackageFile:
         if spec is None or not spec.submodule_search_locations:
             raise FileNotFoundError(f"the data package {self.package} has no module {self.module}; reinstall it")
         return Path(spec.submodule_search_locations[0]) / self.member
+
+
+# What to do when something of the hub is not on this machine: one message for models and data sets.
+
+
+def not_on_hub(kind: str, name: str, revision: str | None, error: BaseException) -> str:
+    """Why the `kind` ("model", "data set") `name` could not be loaded, and the command that fetches it."""
+    command = "hf download" + (" --repo-type dataset" if kind == "data set" else "") + f" {name}"
+    command += f" --revision {revision}" if revision else ""
+    switch = (
+        "HF_HUB_OFFLINE=1 forbids to ask the hub"
+        if constants.HF_HUB_OFFLINE
+        else "the hub cannot be reached or refuses"
+    )
+    return (
+        f"the {kind} {name}{f' at {revision}' if revision else ''} is neither a local folder nor in the cache "
+        f"{constants.HF_HUB_CACHE}, and {switch} ({_reason(error)}); fetch it once with a network: `{command}` "
+        "(a gated or private one needs access on its page and `hf auth login`; HF_HOME chooses another cache)"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause by type: it tells a gated repository from an unknown name and a missing network."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__
+
+
+# Whether the names and revisions of hub models and data sets in a config can be right, without asking the hub.
+
+
+HUB = "task.sources.hub"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+ABBREVIATED = re.compile(r"[0-9a-fA-F]{7,}")
+BRANCH = re.compile(r"[A-Za-z0-9][\w./-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a config asks the hub for: `name`, which stands at `key`, at `revision` (None: the newest)."""
+
+    key: str
+    name: str
+    revision_key: str
+    revision: str | None
+
+    @property
+    def state(self) -> str:
+        """For a table: commit, branch, "newest" or "local folder"."""
+        if Path(self.name).is_dir():
+            return "local folder"
+        return "newest" if self.revision is None else self.revision
+
+
+def check_names(models: Mapping[str, Any], hub_source: Mapping[str, Any] | None) -> list[Named]:
+    """Everything that `cfg.models` and `cfg.task.sources.hub` name; ValueError for a name or revision that cannot be."""
+    found = list(_models(models, "models"))
+    source = hub_source or {}
+    for key, path in source.items():
+        if key.endswith("path"):
+            revision = key.replace("path", "revision")
+            found.append(Named(f"{HUB}.{key}", path, f"{HUB}.{revision}", source.get(revision)))
+    for one in found:
+        _check(one)
+    return found
+
+
+def _models(node: Mapping[str, Any], key: str) -> Iterator[Named]:
+    if node.get("name") is not None:
+        yield Named(f"{key}.name", node["name"], f"{key}.revision", node.get("revision"))
+    for name, inner in node.items():
+        if isinstance(inner, Mapping):
+            yield from _models(inner, f"{key}.{name}")
+
+
+def _check(one: Named) -> None:
+    named = isinstance(one.name, str) and (HUB_NAME.fullmatch(one.name) or Path(one.name).is_dir())
+    if not named:
+        raise ValueError(f"{one.key}={one.name}; allowed: owner/name as on the hub, or an existing folder")
+    revision = one.revision
+    if revision is None or (isinstance(revision, str) and COMMIT.fullmatch(revision)):
+        return
+    if not isinstance(revision, str) or ABBREVIATED.fullmatch(revision) or not BRANCH.fullmatch(revision):
+        allowed = "null (the newest), a commit of 40 characters 0-9a-f, a branch or a tag"
+        raise ValueError(f"{one.revision_key}={revision}; allowed: {allowed}")

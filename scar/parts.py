@@ -11,10 +11,9 @@ from omegaconf import DictConfig
 from scar.attribution.backends import ScorerReport, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, LoadConfig, MemoryConfig, ScoringConfig
 from scar.construct import build_settings, construct
-from scar.engine.interfaces import Engine
 from scar.engine.single import TorchEngine
 from scar.evaluation.reward_eval import evaluate_policy
-from scar.interfaces import CoalitionScorer, CreditMethod, RewardModel, Segmenter, Task
+from scar.interfaces import CoalitionScorer, CreditMethod, Engine, RewardModel, Segmenter, Task
 from scar.models import loading
 from scar.models.placement import HostParking
 from scar.models.policy import CausalPolicy, new_value_head

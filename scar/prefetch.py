@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from scar.construct import plain
 from scar.identity import data_source
-from scar.planning.names import HUB, check_names
+from scar.packages import HUB, check_names
 
 UNUSED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx/*", "*.tflite", "coreml/*", "rust_model*")
 """Copies of the weights in formats that nothing here reads."""

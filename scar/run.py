@@ -17,8 +17,8 @@ from scar.checkpoint import FOLDER as CHECKPOINTS
 from scar.checkpoint import Checkpoint, find_checkpoint
 from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
-from scar.engine.interfaces import Engine
 from scar.identity import run_settings
+from scar.interfaces import Engine
 from scar.recipes.store import RECIPE, StartProgress
 from scar.runlife import RunLife
 from scar.tracking.locks import only_here

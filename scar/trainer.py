@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from scar.config import PPOConfig
-from scar.engine.interfaces import Engine
-from scar.interfaces import CreditMethod, PromptStream, Scoring, Segmenter, Tracker
+from scar.interfaces import CreditMethod, Engine, PromptStream, Scoring, Segmenter, Tracker
 from scar.ppo.advantages import estimate_advantages
 from scar.ppo.kl_control import KLController
 from scar.ppo.updater import PPOUpdater

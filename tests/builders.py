@@ -12,12 +12,11 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from scar.coalitions import CoalitionPlan, CoalitionRows
 from scar.config import PPOConfig
 from scar.engine.single import TorchLearner
 from scar.models.reading import as_sampled
 from scar.ppo.updater import PPOUpdater
-from scar.types import PromptBatch, Rollout, Scores, Units
+from scar.types import CoalitionPlan, CoalitionRows, PromptBatch, Rollout, Scores, Units
 
 EOS, PAD, SPACE = 0, 1, 2
 FIRST_CONTENT, FIRST_PROMPT = 10, 500

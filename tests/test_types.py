@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from scar.coalitions import CoalitionPlan, CoalitionRows
-from scar.types import Advantages, Credit, PromptBatch, RewardInputs, Rollout, Scores, ShapedRewards, Units
+from scar.types import (
+    Advantages,
+    CoalitionPlan,
+    CoalitionRows,
+    Credit,
+    PromptBatch,
+    RewardInputs,
+    Rollout,
+    Scores,
+    ShapedRewards,
+    Units,
+)
 from tests.builders import make_rollout
 
 LONG, BOOL, FLOAT = torch.int64, torch.bool, torch.float32

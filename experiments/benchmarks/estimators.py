@@ -19,10 +19,10 @@ from scar.attribution.game import BatchGame, TextGame
 from scar.attribution.hierarchies import empty_share
 from scar.attribution.shap_backend import partition_values
 from scar.build import Run, check_settings, setup_process
-from scar.coalitions import UnitValues
 from scar.interfaces import Estimator, Game
 from scar.seeding import generator
 from scar.tracking.trackers import TrackerGroup
+from scar.types import UnitValues
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SHAP_DEFAULT_EVALUATIONS = 500

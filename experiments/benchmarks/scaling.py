@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from experiments.benchmarks.update import random_trainer
-from scar.engine.interfaces import Engine
 from scar.engine.single import TorchEngine
 from scar.engine.zero import DeepSpeedEngine
+from scar.interfaces import Engine
 
 RESPONSES = 8
 MIB = 2**20

@@ -13,9 +13,8 @@ from transformers import GPTNeoXForCausalLM
 from scar.attribution.backends import make_scorer
 from scar.attribution.estimators import OwenEstimator
 from scar.config import GenerationConfig, PPOConfig
-from scar.engine.interfaces import Engine
 from scar.engine.single import TorchEngine
-from scar.interfaces import RewardModel
+from scar.interfaces import Engine, RewardModel
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.planning.workloads import random_config, random_prompts, random_reward_model, random_units, score
 from scar.ppo.kl_control import KLController

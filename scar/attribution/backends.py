@@ -18,9 +18,9 @@ from transformers import DynamicCache
 
 from scar.attribution.architectures import TRUNKS
 from scar.attribution.fused import FusedScorer
-from scar.coalitions import CoalitionRows
 from scar.config import require
 from scar.interfaces import CoalitionScorer
+from scar.types import CoalitionRows
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from scar.attribution.hierarchies import coalition_count, coarsen
 from scar.attribution.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
-from scar.coalitions import CoalitionPlan, UnitValues
 from scar.interfaces import Game
 from scar.segmentation.units import balanced_hierarchy
+from scar.types import CoalitionPlan, UnitValues
 
 EXACT_UNITS = 4
 """Up to so many units Shapley values are exact at the cost of Owen values (16 coalitions against 12; paper note 5)."""

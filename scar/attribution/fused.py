@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from scar.attribution.architectures import Trunk
 from scar.attribution.trie import Trie, build_trie, chunks, cut_columns, new_tokens, sort_rows
 from scar.attribution.trie_attention import SharedPrompts, attend_reads, attend_stages, lay_out
-from scar.coalitions import CoalitionRows
+from scar.types import CoalitionRows
 
 SHORT_PROMPT = 32
 """Up to so many tokens a prompt is cheaper as the first stage of the trie than attended to apart."""

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from scar.attribution.trie import padded, row_keys
-from scar.coalitions import CoalitionRows
 from scar.interfaces import CoalitionScorer
-from scar.types import Scores, Units
+from scar.types import CoalitionRows, Scores, Units
 
 FILLS = ("space", "delete")
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from scar.attribution.hierarchies import check_hierarchy
-from scar.coalitions import CoalitionPlan
+from scar.types import CoalitionPlan
 
 
 def exact_plan(count: int) -> CoalitionPlan:

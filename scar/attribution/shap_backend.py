@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scar.attribution.hierarchies import coalition_count, empty_share, node_depths
-from scar.coalitions import UnitValues
 from scar.interfaces import Game
+from scar.types import UnitValues
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
 """v f64[M] of coalitions b[M,n]."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from scar.coalitions import CoalitionRows
+from scar.types import CoalitionRows
 
 PAD = -1
 """Stands behind the end of a row; any negative number would do."""

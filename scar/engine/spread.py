@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from scar.coalitions import CoalitionRows
 from scar.engine.ranks import Ranks
 from scar.interfaces import CoalitionScorer, Decoder, PolicyOutput
-from scar.types import PromptBatch
+from scar.types import CoalitionRows, PromptBatch
 
 Whole = Callable[[], AbstractContextManager[Any]]
 """Makes the context in which a model's weights are whole on this process."""

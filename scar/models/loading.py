@@ -32,7 +32,7 @@ from transformers.utils import logging as transformers_logging
 
 from scar.config import require
 from scar.models.precision import FLOATS, keep_differentiable, weight_options
-from scar.offline import not_on_hub
+from scar.packages import not_on_hub
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 COMPLETE = "complete.json"

@@ -20,9 +20,9 @@ from scar.config import GenerationConfig, LoadConfig, MemoryConfig
 from scar.construct import build_settings, construct, plain
 from scar.identity import data_source
 from scar.models.loading import quiet_transformers
+from scar.packages import Named, check_names
 from scar.planning.advice import Advice, advise
 from scar.planning.estimate import Estimate, Planner
-from scar.planning.names import Named, check_names
 from scar.planning.ranks import RankPlanner, Shared
 from scar.planning.requests import Request
 from scar.planning.runs import Coalitions, Run

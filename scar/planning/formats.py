@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from scar.planning.names import Named
+from scar.packages import Named
 from scar.planning.runs import Run
 
 WIDTH = 120

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scar.config import PPOConfig
-from scar.engine.interfaces import Learner
+from scar.interfaces import Learner
 from scar.ppo.losses import explained_variance, policy_losses, value_losses
 from scar.types import Advantages, Rollout, UpdateStats
 

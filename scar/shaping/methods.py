@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from scar.attribution.game import TextGame
-from scar.coalitions import UnitValues
 from scar.interfaces import CoalitionScorer, Estimator, RewardModel
 from scar.segmentation.units import merge_empty_units
 from scar.shaping.rewards import at_last_step, at_unit_ends
-from scar.types import Credit, RewardInputs, Rollout, Scores, Units
+from scar.types import Credit, RewardInputs, Rollout, Scores, Units, UnitValues
 
 EMPTY_MODES = ("uniform", "zero", "terminal")
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from scar.offline import not_on_hub
-from scar.packages import PackageFile
+from scar.packages import PackageFile, not_on_hub
 
 COLUMNS = ["text", "label", "origin", "official_split"]
 

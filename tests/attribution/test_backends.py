@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from scar.attribution import architectures
 from scar.attribution.backends import CachedScorer, PlainScorer, ScorerReport, make_scorer
 from scar.attribution.fused import FusedScorer
-from scar.coalitions import CoalitionRows
 from scar.interfaces import CoalitionScorer
 from scar.models.reward import SequenceRewardModel
+from scar.types import CoalitionRows
 from tests.attribution import tiny_scorers as tiny
 from tests.attribution.tiny_scorers import CPU, check_scores, mixed_batch
 

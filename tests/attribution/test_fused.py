@@ -14,8 +14,8 @@ from scar.attribution import attention, fused
 from scar.attribution.backends import CachedScorer
 from scar.attribution.fused import FusedScorer
 from scar.attribution.trie import Trie
-from scar.coalitions import CoalitionRows
 from scar.interfaces import CoalitionScorer
+from scar.types import CoalitionRows
 from tests.attribution import tiny_scorers as tiny
 from tests.attribution.tiny_scorers import SCORERS, SPACE, VARIANTS, VOCABULARY, blanked, check_scores, mixed_batch
 from tests.builders import property_test

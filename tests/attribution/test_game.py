@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from scar.attribution.estimators import ExactEstimator
 from scar.attribution.game import TextGame
 from scar.attribution.plans import exact_plan, owen_plan, permutation_plan
-from scar.coalitions import CoalitionRows
 from scar.segmentation.units import balanced_hierarchy, token_units
-from scar.types import Rollout, Scores, Units
+from scar.types import CoalitionRows, Rollout, Scores, Units
 from tests.builders import (
     EOS,
     SPACE,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scar.attribution.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
-from scar.coalitions import CoalitionPlan
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of
+from scar.types import CoalitionPlan
 from tests.builders import (
     Worth,
     brute_force_shapley,

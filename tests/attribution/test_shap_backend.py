@@ -14,8 +14,8 @@ from scar.attribution.estimators import OwenEstimator
 from scar.attribution.hierarchies import coalition_count
 from scar.attribution.plans import owen_plan
 from scar.attribution.shap_backend import HierarchyMasker, ShapEstimator, partition_values, untouched_global_rng
-from scar.coalitions import UnitValues
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of
+from scar.types import UnitValues
 from tests.builders import (
     TableGames,
     Worth,

@@ -23,8 +23,8 @@ from scar.attribution.trie import (
     row_keys,
     sort_rows,
 )
-from scar.coalitions import CoalitionRows
 from scar.segmentation.units import balanced_hierarchy
+from scar.types import CoalitionRows
 from tests.builders import property_test
 
 BEHIND = 77

@@ -13,9 +13,9 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, GPTNeoX
 from scar.attribution.architectures import TRUNKS
 from scar.attribution.backends import CachedScorer, PlainScorer
 from scar.attribution.fused import FusedScorer
-from scar.coalitions import CoalitionRows
 from scar.interfaces import CoalitionScorer
 from scar.models.reward import SequenceRewardModel
+from scar.types import CoalitionRows
 
 CPU = torch.device("cpu")
 VOCABULARY, SPACE, ROOM = 23, 2, 64

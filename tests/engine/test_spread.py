@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from scar.attribution.backends import PlainScorer
-from scar.coalitions import CoalitionRows
 from scar.engine.ranks import Ranks
 from scar.engine.spread import SpreadPolicy, SpreadRewardModel, SpreadScorer
 from scar.models.reward import SequenceRewardModel
 from scar.rollout import Sampler
-from scar.types import Rollout
+from scar.types import CoalitionRows, Rollout
 from tests.engine.threads import on_ranks
 from tests.models.tiny import PROMPTS, left_padded, sequence_model, tiny_policy
 from tests.test_rollout import FREQUENT, NumberTokenizer, generation_of

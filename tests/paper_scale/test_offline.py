@@ -11,7 +11,7 @@ from huggingface_hub import constants, errors
 
 from scar import build
 from scar.models import loading
-from scar.offline import not_on_hub
+from scar.packages import not_on_hub
 from scar.run import prepare_model
 from tests.paper_scale.conftest import Hub
 from tests.smoke_scale import composed, silent_progress

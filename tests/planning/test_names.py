@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scar.construct import plain
-from scar.planning.names import check_names
+from scar.packages import check_names
 from tests.planning.tiny import GPT2, models
 from tests.smoke_scale import composed
 

@@ -21,9 +21,8 @@ from experiments.studies.agreement.splits import (
 )
 from scar.attribution.game import BatchGame
 from scar.attribution.plans import exact_plan
-from scar.coalitions import CoalitionRows
 from scar.seeding import numpy_generator
-from scar.types import Units
+from scar.types import CoalitionRows, Units
 
 LEAST_UNITS = 4
 """Two units correlate with 1 or -1 whatever they are."""
