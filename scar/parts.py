@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from omegaconf import DictConfig
 
-from scar.attribution.backends import ScorerReport, make_scorer
+from scar.coalitions.backends import ScorerReport, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, LoadConfig, MemoryConfig, ScoringConfig
 from scar.construct import build_settings, construct
 from scar.engine.single import TorchEngine

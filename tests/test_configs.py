@@ -17,10 +17,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from scar.attribution.backends import BACKENDS, DTYPES, make_scorer
 from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.attribution.shap_backend import ShapEstimator
 from scar.cli import sweep_size
+from scar.coalitions.backends import BACKENDS, DTYPES, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
 from scar.construct import build_settings, construct
 from scar.evaluation.judge_prompts import Summaries

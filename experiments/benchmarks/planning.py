@@ -22,9 +22,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from experiments.benchmarks.update import NO_LIMIT, ppo_config, timed
-from scar.attribution.backends import make_scorer
 from scar.attribution.estimators import OwenEstimator
 from scar.attribution.game import TextGame
+from scar.coalitions.backends import make_scorer
 from scar.config import LoadConfig
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.models.reward import SequenceRewardModel

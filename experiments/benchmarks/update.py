@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import GPTNeoXForCausalLM
 
-from scar.attribution.backends import make_scorer
 from scar.attribution.estimators import OwenEstimator
+from scar.coalitions.backends import make_scorer
 from scar.config import GenerationConfig, PPOConfig
 from scar.engine.single import TorchEngine
 from scar.interfaces import Engine, RewardModel

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from scar.attribution.trie import padded, row_keys
+from scar.coalitions.trie import padded, row_keys
 from scar.interfaces import CoalitionScorer
 from scar.types import CoalitionRows, Scores, Units
 

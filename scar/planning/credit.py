@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scar.attribution.architectures import TRUNKS
-from scar.attribution.fused import SHORT_PROMPT, FusedScorer
 from scar.attribution.game import TextGame
-from scar.attribution.trie import Trie
-from scar.attribution.trie_attention import SharedPrompts
+from scar.coalitions.architectures import TRUNKS
+from scar.coalitions.fused import SHORT_PROMPT, FusedScorer
+from scar.coalitions.trie import Trie
+from scar.coalitions.trie_attention import SharedPrompts
 from scar.config import require
 from scar.interfaces import Estimator
 from scar.models.reading import as_sampled

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scar.attribution import attention
-from scar.attribution.attention import attend, causal_mask, merge
+from scar.coalitions import trie_attention as attention
+from scar.coalitions.trie_attention import attend, causal_mask, merge
 
 CPU = torch.device("cpu")
 SCALE = 0.37

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scar.attribution import architectures
-from scar.attribution.backends import CachedScorer, PlainScorer, ScorerReport, make_scorer
-from scar.attribution.fused import FusedScorer
+from scar.coalitions import architectures
+from scar.coalitions.backends import CachedScorer, PlainScorer, ScorerReport, make_scorer
+from scar.coalitions.fused import FusedScorer
 from scar.interfaces import CoalitionScorer
 from scar.models.reward import SequenceRewardModel
 from scar.types import CoalitionRows

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scar.attribution import attention, fused
-from scar.attribution.backends import CachedScorer
-from scar.attribution.fused import FusedScorer
-from scar.attribution.trie import Trie
+from scar.coalitions import fused
+from scar.coalitions import trie_attention as attention
+from scar.coalitions.backends import CachedScorer
+from scar.coalitions.fused import FusedScorer
+from scar.coalitions.trie import Trie
 from scar.interfaces import CoalitionScorer
 from scar.types import CoalitionRows
 from tests.attribution import tiny_scorers as tiny
@@ -280,7 +281,7 @@ def test_a_prompt_is_run_once_for_all_its_rows(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_row_above_the_usual_pass_is_scored_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scar.attribution.fused.CPU_CHUNK_BYTES", 1000)
+    monkeypatch.setattr("scar.coalitions.fused.CPU_CHUNK_BYTES", 1000)
     reward = tiny.shared_reward_model("gpt2")
     batch = [blanked(SHORT, [13, 13, 12]), blanked(LONG, [13, 9])]
     check_scores(tiny.fused(reward).score(batch), tiny.whole_sequences(reward, batch), spread=0.0)

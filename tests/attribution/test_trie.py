@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scar.attribution.plans import owen_plan
-from scar.attribution.trie import (
+from scar.coalitions.trie import (
     PAD,
     SortedRows,
     Trie,

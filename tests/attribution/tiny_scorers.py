@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig
 
-from scar.attribution.architectures import TRUNKS
-from scar.attribution.backends import CachedScorer, PlainScorer
-from scar.attribution.fused import FusedScorer
+from scar.coalitions.architectures import TRUNKS
+from scar.coalitions.backends import CachedScorer, PlainScorer
+from scar.coalitions.fused import FusedScorer
 from scar.interfaces import CoalitionScorer
 from scar.models.reward import SequenceRewardModel
 from scar.types import CoalitionRows

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scar.attribution.backends import PlainScorer
+from scar.coalitions.backends import PlainScorer
 from scar.engine.ranks import Ranks
 from scar.engine.spread import SpreadPolicy, SpreadRewardModel, SpreadScorer
 from scar.models.reward import SequenceRewardModel

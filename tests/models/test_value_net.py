@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scar.attribution.backends import make_scorer
+from scar.coalitions.backends import make_scorer
 from scar.models.loading import load_reward_sequence_model
 from scar.models.policy import CausalPolicy
 from scar.models.reward import SCORE_OFFSET, SequenceRewardModel

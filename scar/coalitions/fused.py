@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from scar.attribution.architectures import Trunk
-from scar.attribution.trie import Trie, build_trie, chunks, cut_columns, new_tokens, sort_rows
-from scar.attribution.trie_attention import SharedPrompts, attend_reads, attend_stages, lay_out
+from scar.coalitions.architectures import Trunk
+from scar.coalitions.trie import Trie, build_trie, chunks, cut_columns, new_tokens, sort_rows
+from scar.coalitions.trie_attention import SharedPrompts, attend_reads, attend_stages, lay_out
 from scar.types import CoalitionRows
 
 SHORT_PROMPT = 32

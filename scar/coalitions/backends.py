@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from scar.attribution.architectures import TRUNKS
-from scar.attribution.fused import FusedScorer
+from scar.coalitions.architectures import TRUNKS
+from scar.coalitions.fused import FusedScorer
 from scar.config import require
 from scar.interfaces import CoalitionScorer
 from scar.types import CoalitionRows
