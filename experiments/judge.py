@@ -13,7 +13,7 @@ from scar.report.selection import select_cells
 @hydra.main(config_path="../conf", config_name="judging", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Judge every pair of runs of the config that was not judged yet."""
-    from scar.judging import judge_runs  # here: it loads torch
+    from scar.commands.judge import judge_runs
 
     with one_line_errors():
         folders = judge_runs(cfg, select_cells, training_bar)

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from scar.config import PPOConfig
-from scar.pairs import Answer, Pair
+from scar.judging.pairs import Answer, Pair
 from scar.types import CoalitionRows, Credit, PromptBatch, RewardInputs, Rollout, Scores, Units, UnitValues
 
 
@@ -192,7 +192,7 @@ class Judge(Protocol):
     label: str
 
     def estimate(self, pairs: Sequence[Pair]) -> Any:
-        """What judging `pairs` will take: requests, tokens, dollars (scar/evaluation/judge.py)."""
+        """What judging `pairs` will take: requests, tokens, dollars (scar/judging/judge.py)."""
         ...
 
     def answer(self, pairs: Sequence[Pair], advance: Callable[[int, int], None]) -> list[Answer]:

@@ -23,7 +23,7 @@ from scar.cli import sweep_size
 from scar.coalitions.backends import BACKENDS, DTYPES, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
 from scar.construct import build_settings, construct
-from scar.evaluation.judge_prompts import Summaries
+from scar.judging.prompts import Summaries
 from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
 from scar.models.reward import SequenceRewardModel
 from scar.recipes.store import LocalModels

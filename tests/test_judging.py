@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from scar.judging import JudgingConfig, judge_runs, make_match, verdict_rows
-from scar.pairs import Answer
+from scar.commands.judge import JudgingConfig, judge_runs, make_match, verdict_rows
+from scar.judging.pairs import Answer
 from scar.report.selection import select_cells
 from scar.tracking.judgements import find_judgements
 from scar.tracking.records import SCHEMA_VERSION, RunRecord, RunWriter

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from scar.evaluation.judge import ChatJudge, RewardModelJudge
-from scar.evaluation.judge_cache import AnswerCache
-from scar.evaluation.judge_prompts import Answers, Summaries
-from scar.pairs import Pair
+from scar.judging.judge import AnswerCache, ChatJudge, RewardModelJudge
+from scar.judging.pairs import Pair
+from scar.judging.prompts import Answers, Summaries
 from tests.evaluation.chat_server import completion, failure, serve
 
 KEY = "sk-secret-1234567890"
@@ -185,8 +184,8 @@ def test_other_settings_are_other_questions(tmp_path: Path) -> None:
 
 def test_requests_keep_their_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("scar.evaluation.judge.time.monotonic", lambda: 100.0)
-    monkeypatch.setattr("scar.evaluation.judge.time.sleep", waits.append)
+    monkeypatch.setattr("scar.commands.judge.judge.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("scar.commands.judge.judge.time.sleep", waits.append)
     with serve(completion("A")) as server:
         judge(server.url, tmp_path, requests_per_minute=30).answer(PAIRS, ignore)
     assert [seconds for seconds in waits if seconds] == [2.0, 4.0]  # a start every two seconds; the clock stands still

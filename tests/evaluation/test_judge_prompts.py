@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scar.evaluation.judge_prompts import Answers, Summaries, fill, letter_of, preference_for_m
-from scar.pairs import Answer, Pair
+from scar.judging.pairs import Answer, Pair
+from scar.judging.prompts import Answers, Summaries, fill, letter_of, preference_for_m
 
 
 @pytest.mark.parametrize(

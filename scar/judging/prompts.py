@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from scar.pairs import Answer, Pair
+from scar.judging.pairs import Answer, Pair
 
 PLACEHOLDERS = ("original_document", "summary_A", "summary_B")
 

@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 from scar.build import ModelNames, build_task, setup_process
 from scar.config import fingerprint, require
 from scar.construct import build_settings, construct, plain
-from scar.evaluation.judge_cache import AnswerCache
 from scar.evaluation.samples import rollout_of_samples
 from scar.gold import gold_reward_model
 from scar.identity import judge_settings
 from scar.interfaces import Judge
+from scar.judging.judge import AnswerCache
+from scar.judging.pairs import Answer, Pair
 from scar.models import loading
-from scar.pairs import Answer, Pair
 from scar.parts import build_scoring
 from scar.seeding import numpy_generator
 from scar.supervised import ProgressCallback
