@@ -5,7 +5,7 @@ Implementations do not inherit from these; `scar/build.py` wires them together a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 from torch import Tensor
 
 from scar.config import PPOConfig
-from scar.judging.pairs import Answer, Pair
 from scar.types import CoalitionRows, Credit, PromptBatch, RewardInputs, Rollout, Scores, Units, UnitValues
 
 
@@ -182,21 +181,6 @@ class CreditMethod(Protocol):
         self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
     ) -> Credit:
         """Credit whose rows sum to `scores.credited`."""
-        ...
-
-
-class Judge(Protocol):
-    """Compares two responses to one prompt; `label` is what tables call it."""
-
-    name: str
-    label: str
-
-    def estimate(self, pairs: Sequence[Pair]) -> Any:
-        """What judging `pairs` will take: requests, tokens, dollars (scar/judging/judge.py)."""
-        ...
-
-    def answer(self, pairs: Sequence[Pair], advance: Callable[[int, int], None]) -> list[Answer]:
-        """The answer to each pair; `advance` is told how many of how many are there."""
         ...
 
 

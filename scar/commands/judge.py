@@ -17,9 +17,8 @@ from scar.construct import build_settings, construct, plain
 from scar.evaluation.samples import rollout_of_samples
 from scar.gold import gold_reward_model
 from scar.identity import judge_settings
-from scar.interfaces import Judge
 from scar.judging.judge import AnswerCache
-from scar.judging.pairs import Answer, Pair
+from scar.judging.pairs import Answer, Judge, Pair
 from scar.models import loading
 from scar.parts import build_scoring
 from scar.seeding import numpy_generator

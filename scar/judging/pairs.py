@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 CHOICES = ("A", "B", "C")
 """The first response is better, the second is, neither is."""
@@ -35,3 +35,18 @@ class Answer:
     def __post_init__(self) -> None:
         if self.choice is not None and self.choice not in CHOICES:
             raise ValueError(f"choice {self.choice!r}; allowed: {', '.join(CHOICES)} or None")
+
+
+class Judge(Protocol):
+    """Compares two responses to one prompt; `label` is what tables call it."""
+
+    name: str
+    label: str
+
+    def estimate(self, pairs: Sequence[Pair]) -> Any:
+        """What judging `pairs` will take: requests, tokens, dollars (scar/judging/judge.py)."""
+        ...
+
+    def answer(self, pairs: Sequence[Pair], advance: Callable[[int, int], None]) -> list[Answer]:
+        """The answer to each pair; `advance` is told how many of how many are there."""
+        ...
