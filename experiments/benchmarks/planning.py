@@ -28,7 +28,7 @@ from scar.coalitions.backends import make_scorer
 from scar.config import LoadConfig
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.models.reward import SequenceRewardModel
-from scar.planning import stages
+from scar.planning import tracing as stages
 from scar.planning.credit import Players, credit_cost
 from scar.planning.devices import Device
 from scar.planning.models import SAMPLING, Held, Models, fake_models

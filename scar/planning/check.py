@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,59 +20,15 @@ from scar.construct import build_settings, construct, plain
 from scar.identity import data_source
 from scar.models.loading import quiet_transformers
 from scar.packages import Named, check_names
-from scar.planning.advice import Advice, advise
-from scar.planning.estimate import Estimate, Planner
-from scar.planning.ranks import RankPlanner, Shared
-from scar.planning.requests import Request
-from scar.planning.runs import Coalitions, Run
+from scar.planning.estimate import Estimate, Planner, advise
+from scar.planning.ranks import RankPlanner
+from scar.planning.runs import Coalitions, Request, Run
+from scar.planning.tables import Planned, Report, SharedReport
 
 TOKEN_UNITS = ["task=tldr", "shaping=scar", "segmentation=token"]
 """The run that Figures 4 and 5 set beside Table 1's."""
 Advance = Callable[[int, int, dict[str, float]], None]
 P = TypeVar("P")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A config that was planned: its estimate, and what to set if it does not fit."""
-
-    estimate: Estimate
-    advice: Advice | None
-
-
-@dataclass(frozen=True)
-class Report:
-    """All runs of a request, and what each task's configs name; at paper scale the token units beside tldr's SCAR."""
-
-    request: Request
-    runs: list[Planned]
-    tokens: Planned | None
-    named: dict[str, list[Named]]
-
-    @property
-    def all_fit(self) -> bool:
-        """Whether every run fits on the device as it is configured."""
-        return all(planned.advice is None for planned in self.runs)
-
-    @property
-    def hours(self) -> float:
-        """Device-hours of all runs and seeds."""
-        return self.request.seeds * sum(planned.estimate.hours for planned in self.runs)
-
-
-@dataclass(frozen=True)
-class SharedReport:
-    """The same on several GPUs, with DeepSpeed ZeRO."""
-
-    request: Request
-    runs: list[Shared]
-    tokens: Shared | None
-    named: dict[str, list[Named]]
-
-    @property
-    def all_fit(self) -> bool:
-        """Whether every run fits at one stage of ZeRO at least."""
-        return all(run.fits(self.request.device) for run in self.runs)
 
 
 def check(arguments: Sequence[str], *, conf: Path, advance: Advance) -> Report | SharedReport:

@@ -7,7 +7,7 @@ import torch
 
 from experiments.benchmarks.planning import Processor, compare, measure, shapes
 from experiments.benchmarks.update import as_dicts, markdown
-from scar.planning.shapes import reward_shape
+from scar.planning.models import reward_shape
 from scar.planning.tracing import Cost
 from tests.planning.tiny import GPT2, models
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from scar.config import MemoryConfig
-from scar.planning.advice import Advice, advise
 from scar.planning.devices import DEVICES
-from scar.planning.estimate import Estimate, Planner, Stage
+from scar.planning.estimate import Advice, Estimate, Planner, Stage, advise
 from scar.planning.runs import Run
 from scar.planning.tracing import Cost
 from tests.planning.tiny import coalitions, tiny_run

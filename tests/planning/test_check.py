@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from scar.config import MemoryConfig
-from scar.planning.check import Report, SharedReport, check, run_of
+from scar.planning.check import check, run_of
 from scar.planning.devices import DEVICES
-from scar.planning.formats import WIDTH, hours
-from scar.planning.tables import render
+from scar.planning.tables import WIDTH, Report, SharedReport, hours, render
 from tests.smoke_scale import CONF, REPOSITORY, composed, silent_progress
 
 

@@ -10,8 +10,7 @@ import pytest
 from experiments.benchmarks.planning import measure, real_credit
 from scar.attribution.estimators import OwenEstimator, PermutationEstimator
 from scar.planning.credit import CreditCost, Players, credit_cost
-from scar.planning.models import fake_models
-from scar.planning.shapes import policy_shape, reward_shape
+from scar.planning.models import fake_models, policy_shape, reward_shape
 from scar.planning.tracing import fake_tensors
 from scar.planning.workloads import SIZES, random_reward_model
 from tests.planning.tiny import GPT2, counted_flops, held, models

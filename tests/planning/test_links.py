@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scar.planning.devices import DEVICES
-from scar.planning.links import Network
+from scar.planning.devices import DEVICES, Network
 
 A100 = DEVICES["a100-80gb"]
 

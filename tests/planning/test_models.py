@@ -13,8 +13,7 @@ from scar.config import LoadConfig
 from scar.construct import plain
 from scar.planning.devices import DEVICES
 from scar.planning.estimate import Planner
-from scar.planning.models import Models, count, fake_models, held_bytes, largest_layer_bytes
-from scar.planning.shapes import policy_shape, reward_shape
+from scar.planning.models import Models, count, fake_models, held_bytes, largest_layer_bytes, policy_shape, reward_shape
 from scar.planning.tracing import fake_tensors, real_tensors
 from tests.planning.tiny import GPT2, LLAMA, held, models, tiny_run
 from tests.smoke_scale import composed

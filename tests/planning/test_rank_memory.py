@@ -9,9 +9,8 @@ import pytest
 from scar.config import LoadConfig, MemoryConfig
 from scar.planning.devices import DEVICES
 from scar.planning.estimate import Planner, Traced
-from scar.planning.rank_memory import RankMemory
+from scar.planning.ranks import Plan, RankMemory
 from scar.planning.tracing import Cost
-from scar.planning.zero import Plan
 from tests.planning.test_estimate import POLICY, SCAR
 from tests.planning.tiny import LLAMA, coalitions, models, tiny_run
 

@@ -7,12 +7,10 @@ from dataclasses import replace
 import pytest
 
 from scar.config import MemoryConfig
-from scar.planning.devices import DEVICES
+from scar.planning.devices import DEVICES, Network
 from scar.planning.estimate import Planner, Traced
-from scar.planning.links import Network
-from scar.planning.rank_time import RankTime
+from scar.planning.ranks import Plan, RankTime
 from scar.planning.tracing import Cost
-from scar.planning.zero import Plan
 from tests.planning.test_estimate import POLICY, SCAR
 from tests.planning.tiny import coalitions, tiny_run
 

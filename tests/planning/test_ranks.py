@@ -8,11 +8,9 @@ from itertools import pairwise
 import pytest
 
 from scar.config import LoadConfig
-from scar.planning.devices import DEVICES
+from scar.planning.devices import DEVICES, Network
 from scar.planning.estimate import Planner
-from scar.planning.links import Network
-from scar.planning.ranks import RankPlanner, Shared, possible_plans, rank_run
-from scar.planning.zero import Plan
+from scar.planning.ranks import Plan, RankPlanner, Shared, possible_plans, rank_run
 from tests.planning.test_estimate import POLICY
 from tests.planning.tiny import LLAMA, models, tiny_run
 
@@ -84,7 +82,7 @@ def test_more_ranks_and_later_stages_hold_no_more(planner: Planner) -> None:
 def test_a_pass_that_makes_its_gradients_is_traced_without_them_too(
     planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scar.planning.zero.REDUCE_BUCKET", 0)  # each gradient is reduced as it is made
+    monkeypatch.setattr("scar.planning.ranks.REDUCE_BUCKET", 0)  # each gradient is reduced as it is made
     run = tiny_run()
     among = RankPlanner(planner, Network(1, 1.0)).plan(run)  # two passes of 2 rows
     single = planned(planner, 2)  # one of them a rank

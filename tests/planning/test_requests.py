@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from scar.planning.requests import Request
+from scar.planning.runs import Request
 
 
 def test_defaults() -> None:

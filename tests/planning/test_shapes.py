@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoConfig
 
 from scar.construct import plain
-from scar.planning.shapes import policy_shape, reward_shape
+from scar.planning.models import policy_shape, reward_shape
 from tests.planning.tiny import GPT2, LLAMA, models
 from tests.smoke_scale import composed
 

@@ -10,9 +10,8 @@ import torch
 from experiments.benchmarks.planning import measure, real_work
 from experiments.benchmarks.update import ppo_config
 from scar.models.policy import CachedDecoder
-from scar.planning import stages
-from scar.planning.models import Models, fake_models
-from scar.planning.shapes import policy_shape, reward_shape
+from scar.planning import tracing as stages
+from scar.planning.models import Models, fake_models, policy_shape, reward_shape
 from scar.planning.tracing import fake_tensors, real_tensors, trace
 from tests.planning.tiny import GPT2, LLAMA, counted_flops, held, models
 

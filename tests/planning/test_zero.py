@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from scar.planning.zero import Plan, State, gathered_bytes, state_bytes, streamed_bytes
+from scar.planning.ranks import Plan, State, gathered_bytes, state_bytes, streamed_bytes
 
 BILLION = 10**9
 

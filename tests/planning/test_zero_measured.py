@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scar.planning.zero import Plan, state_bytes
+from scar.planning.ranks import Plan, state_bytes
 from tests.smoke_scale import REPOSITORY
 
 WEIGHTS, BUCKET = 8 * 256**2, 3 * 256**2
