@@ -17,12 +17,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
-from scar.attribution.shap_backend import ShapEstimator
 from scar.cli import sweep_size
 from scar.coalitions.backends import BACKENDS, DTYPES, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
 from scar.construct import build_settings, construct
+from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
+from scar.credit.shap_oracle import ShapEstimator
 from scar.judging.prompts import Summaries
 from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
 from scar.models.reward import SequenceRewardModel

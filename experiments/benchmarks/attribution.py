@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from experiments.benchmarks.update import MEMORY_MIB, NO_LIMIT, Row, timed, update_row
-from scar.attribution.estimators import OwenEstimator
-from scar.attribution.game import TextGame
 from scar.attribution.hierarchies import coalition_count
-from scar.attribution.shap_backend import partition_values
 from scar.coalitions.backends import make_scorer
+from scar.credit.estimators import OwenEstimator
+from scar.credit.game import TextGame
+from scar.credit.shap_oracle import partition_values
 from scar.models.reward import SequenceRewardModel
 from scar.planning.workloads import SPACE_ID, Workload, random_reward_model, random_rollout, random_units, score
 from scar.types import Rollout, Units

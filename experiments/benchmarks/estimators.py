@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
-from scar.attribution.game import BatchGame, TextGame
 from scar.attribution.hierarchies import empty_share
-from scar.attribution.shap_backend import partition_values
 from scar.build import Run, check_settings, setup_process
 from scar.coalitions.backends import make_scorer
+from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.credit.game import BatchGame, TextGame
+from scar.credit.shap_oracle import partition_values
 from scar.interfaces import Estimator, Game
 from scar.seeding import generator
 from scar.tracking.trackers import TrackerGroup

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from experiments.benchmarks.update import NO_LIMIT, timed
-from scar.attribution.estimators import OwenEstimator, PermutationEstimator, PlanEstimator
-from scar.attribution.game import TextGame
 from scar.coalitions.backends import make_scorer
+from scar.credit.estimators import OwenEstimator, PermutationEstimator, PlanEstimator
+from scar.credit.game import TextGame
 from scar.planning.workloads import Workload, random_reward_model, random_rollout, random_units, score
 
 STATM = Path("/proc/self/statm")

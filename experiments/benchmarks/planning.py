@@ -22,10 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from experiments.benchmarks.update import NO_LIMIT, ppo_config, timed
-from scar.attribution.estimators import OwenEstimator
-from scar.attribution.game import TextGame
 from scar.coalitions.backends import make_scorer
 from scar.config import LoadConfig
+from scar.credit.estimators import OwenEstimator
+from scar.credit.game import TextGame
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.models.reward import SequenceRewardModel
 from scar.planning import tracing as stages

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from transformers import GPTNeoXForCausalLM
 
-from scar.attribution.estimators import OwenEstimator
 from scar.coalitions.backends import make_scorer
 from scar.config import GenerationConfig, PPOConfig
+from scar.credit.estimators import OwenEstimator
+from scar.credit.methods import ScarMethod
 from scar.engine.single import TorchEngine
 from scar.interfaces import Engine, RewardModel
 from scar.models.policy import CausalPolicy, new_value_head
@@ -20,7 +21,6 @@ from scar.planning.workloads import random_config, random_prompts, random_reward
 from scar.ppo.kl_control import KLController
 from scar.ppo.updater import PPOUpdater
 from scar.rollout import Sampler
-from scar.shaping.methods import ScarMethod
 from scar.tracking.metering import Meter
 from scar.tracking.provenance import code_state, device_description, versions
 from scar.trainer import Trainer

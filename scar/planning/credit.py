@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scar.attribution.game import TextGame
 from scar.coalitions.architectures import TRUNKS
 from scar.coalitions.fused import SHORT_PROMPT, FusedScorer
 from scar.coalitions.trie import Trie
 from scar.coalitions.trie_attention import SharedPrompts
 from scar.config import require
+from scar.credit.game import TextGame
 from scar.interfaces import Estimator
 from scar.models.reading import as_sampled
 from scar.models.reward import SequenceRewardModel

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution.estimators import ExactEstimator
-from scar.attribution.game import TextGame
-from scar.attribution.plans import exact_plan, owen_plan, permutation_plan
+from scar.credit.estimators import ExactEstimator
+from scar.credit.game import TextGame
+from scar.credit.plans import exact_plan, owen_plan, permutation_plan
 from scar.segmentation.units import balanced_hierarchy, token_units
 from scar.types import CoalitionRows, Rollout, Scores, Units
 from tests.builders import (

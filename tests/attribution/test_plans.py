@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
+from scar.credit.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of
 from scar.types import CoalitionPlan
 from tests.builders import (

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scar.attribution.plans import owen_plan
 from scar.coalitions.trie import (
     PAD,
     SortedRows,
@@ -23,6 +22,7 @@ from scar.coalitions.trie import (
     row_keys,
     sort_rows,
 )
+from scar.credit.plans import owen_plan
 from scar.segmentation.units import balanced_hierarchy
 from scar.types import CoalitionRows
 from tests.builders import property_test

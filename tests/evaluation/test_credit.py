@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.credit.methods import AttentionMethod, ScarMethod, SparseMethod, UniformMethod
 from scar.evaluation.credit import Assigner, CreditRows, nested
 from scar.segmentation.chunks import ChunkParser
 from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter
-from scar.shaping.methods import AttentionMethod, ScarMethod, SparseMethod, UniformMethod
 from scar.types import Rollout, Scores
 from tests.builders import EOS, PAD, FakeRewardModel, lexicon, property_test, uneven
 from tests.segmentation.samples import TEXTS, byte_tokenizer, encode

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.planning import measure, real_credit
-from scar.attribution.estimators import OwenEstimator, PermutationEstimator
+from scar.credit.estimators import OwenEstimator, PermutationEstimator
 from scar.planning.credit import CreditCost, Players, credit_cost
 from scar.planning.models import fake_models, policy_shape, reward_shape
 from scar.planning.tracing import fake_tensors

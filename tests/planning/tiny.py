@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from experiments.benchmarks.update import ppo_config
-from scar.attribution.estimators import OwenEstimator
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig
+from scar.credit.estimators import OwenEstimator
 from scar.planning.models import Held
 from scar.planning.runs import Coalitions, Run
 

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
-from scar.attribution.shap_backend import ShapEstimator
-from scar.interfaces import CreditMethod
-from scar.segmentation.units import balanced_hierarchy, hierarchy_of, token_units
-from scar.shaping.methods import (
+from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.credit.methods import (
     AttentionMethod,
     PrefixDifferenceMethod,
     ScarMethod,
@@ -21,7 +18,10 @@ from scar.shaping.methods import (
     UniformMethod,
     check_efficiency,
 )
-from scar.shaping.rewards import shape_rewards
+from scar.credit.rewards import shape_rewards
+from scar.credit.shap_oracle import ShapEstimator
+from scar.interfaces import CreditMethod
+from scar.segmentation.units import balanced_hierarchy, hierarchy_of, token_units
 from scar.types import Credit, Rollout, Scores, Units
 from tests.builders import FakeRewardModel, chain, hand_units, lexicon, make_rollout, make_scores, rollout_of, uneven
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
-from scar.attribution.shap_backend import ShapEstimator
 from scar.config import ScoringConfig
+from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, SparseMethod, UniformMethod
+from scar.credit.rewards import shape_rewards
+from scar.credit.shap_oracle import ShapEstimator
 from scar.interfaces import CreditMethod
 from scar.models.reading import as_sampled
 from scar.scoring import ResponseScoring
 from scar.segmentation.units import balanced_hierarchy, token_units
-from scar.shaping.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, SparseMethod, UniformMethod
-from scar.shaping.rewards import shape_rewards
 from scar.trainer import summarize
 from scar.types import Credit, Rollout, Scores, ShapedRewards
 from tests.builders import FakeRewardModel, hand_units, make_rollout, rollout_of, uneven

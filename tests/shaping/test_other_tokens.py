@@ -11,20 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator
 from scar.config import ScoringConfig
+from scar.credit.estimators import ExactEstimator, OwenEstimator
+from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, SparseMethod, UniformMethod
 from scar.interfaces import CreditMethod, Segmenter
 from scar.models.loading import space_token
 from scar.models.reading import RewardReader
 from scar.scoring import ResponseScoring
 from scar.segmentation.segmenters import SentenceSegmenter, TokenSegmenter
-from scar.shaping.methods import (
-    AttentionMethod,
-    PrefixDifferenceMethod,
-    ScarMethod,
-    SparseMethod,
-    UniformMethod,
-)
 from scar.types import RewardInputs, Rollout, Scores, Units
 from tests.builders import FakeRewardModel, property_test, uneven
 from tests.models.vocabularies import (

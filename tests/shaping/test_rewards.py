@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.shaping.rewards import at_last_step, at_unit_ends, shape_rewards
+from scar.credit.rewards import at_last_step, at_unit_ends, shape_rewards
 from scar.types import Credit, Rollout, Scores
 from tests.builders import make_rollout, make_scores, property_test
 

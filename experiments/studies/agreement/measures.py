@@ -19,8 +19,8 @@ from experiments.studies.agreement.splits import (
     prefix_rows,
     sampled_reference,
 )
-from scar.attribution.game import BatchGame
-from scar.attribution.plans import exact_plan
+from scar.credit.game import BatchGame
+from scar.credit.plans import exact_plan
 from scar.seeding import numpy_generator
 from scar.types import CoalitionRows, Units
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scar.attribution.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
-from scar.attribution.game import BatchGame, TextGame
+from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
+from scar.credit.game import BatchGame, TextGame
+from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, UniformMethod
 from scar.interfaces import CoalitionScorer, CreditMethod, Estimator, RewardModel
 from scar.seeding import numpy_generator
-from scar.shaping.methods import AttentionMethod, PrefixDifferenceMethod, UniformMethod
 from scar.types import CoalitionRows, Rollout, Scores, Units, UnitValues
 
 PREFIX, IN_GAME = "prefix difference", "left to right in the game"
