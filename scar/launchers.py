@@ -57,7 +57,7 @@ class SubmittedJobs(Callback):
             _unfinished.append(launcher.name)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """In a job of several processes: tell torch which one this is, as torchrun would (scar/engine/ranks.py)."""
+        """In a job of several processes: tell torch which one this is, as torchrun would (scar/engine/spread.py)."""
         launcher = config.hydra.launcher
         if self._is_slurm(launcher._target_) and launcher.nodes * launcher.tasks_per_node > 1:
             from submitit.helpers import TorchDistributedEnvironment

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from scar.coalitions.backends import PlainScorer
-from scar.engine.ranks import Ranks
-from scar.engine.spread import SpreadPolicy, SpreadRewardModel, SpreadScorer
+from scar.engine.spread import Ranks, SpreadPolicy, SpreadRewardModel, SpreadScorer
 from scar.models.reward import SequenceRewardModel
 from scar.rollout import Sampler
 from scar.types import CoalitionRows, Rollout

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from scar.engine.ranks import Ranks
+from scar.engine.spread import Ranks
 
 Result = TypeVar("Result")
 
