@@ -25,6 +25,7 @@ from scar.construct import build_settings, construct, plain
 from scar.identity import data_source
 from scar.interfaces import Engine, Tracker
 from scar.models import loading
+from scar.models.cache import ModelCache
 from scar.parts import Parts
 from scar.ppo.kl_control import KLController
 from scar.ppo.updater import PPOUpdater
@@ -79,7 +80,7 @@ def local_models(cfg: DictConfig, task: Any, device: torch.device, *, gold: bool
         raise ValueError(
             f"models.source={cfg.models.source}: there is nothing to train; allowed: {' or '.join(allowed)}"
         )
-    cache = loading.ModelCache(Path(cfg.paths.cache))
+    cache = ModelCache(Path(cfg.paths.cache))
     models = cfg.models.copy()
     if gold:
         OmegaConf.set_struct(models, True)  # a setting that the others do not have is an error

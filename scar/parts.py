@@ -15,9 +15,8 @@ from scar.engine.single import TorchEngine
 from scar.evaluation.reward_eval import evaluate_policy
 from scar.interfaces import CoalitionScorer, CreditMethod, Engine, RewardModel, Segmenter, Task
 from scar.models import loading
-from scar.models.placement import HostParking
 from scar.models.policy import CausalPolicy, new_value_head
-from scar.models.precision import FLOATS, add_lora
+from scar.models.precision import FLOATS, HostParking, add_lora
 from scar.models.reading import RewardReader, same_tokenizer
 from scar.models.reward import SequenceRewardModel
 from scar.rollout import Sampler

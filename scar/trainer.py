@@ -44,7 +44,7 @@ class StageMeter(Protocol):
 
 
 class Placement(Protocol):
-    """Knows where models are (scar/models/placement.py)."""
+    """Knows where models are (scar/models/precision.py)."""
 
     def during(self, stage: str) -> Any:
         """Context manager in which the models that a stage needs are on the device."""

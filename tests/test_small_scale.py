@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from scar import build
-from scar.models.loading import ModelCache, load_policy_model, load_tokenizer
+from scar.models.cache import ModelCache
+from scar.models.loading import load_policy_model, load_tokenizer
 from scar.models.pretrained import PackagedModel
 from scar.run import prepare_model, train_run
 from scar.tracking.records import RunRecord

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scar.config import fingerprint
-from scar.models.loading import ModelCache
+from scar.models.cache import ModelCache
 from scar.packages import PackageFile, require_installed
 
 CONVERSION = 1

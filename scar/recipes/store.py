@@ -21,6 +21,7 @@ import torch
 
 from scar.config import fingerprint
 from scar.models import loading
+from scar.models.cache import ModelCache
 from scar.seeding import stream_seed
 from scar.supervised import ProgressCallback
 
@@ -41,7 +42,7 @@ class Pretrained(Protocol):
         """What a model that starts from it must name in its fingerprint."""
         ...
 
-    def find(self, cache: loading.ModelCache) -> tuple[str, str | None]:
+    def find(self, cache: ModelCache) -> tuple[str, str | None]:
         """Name and revision, or folder and None."""
         ...
 
@@ -56,7 +57,7 @@ class LocalModels(ABC):
 
     settings: dict[str, Any]
     task: Any
-    cache: loading.ModelCache
+    cache: ModelCache
     model_seed: int
     device: torch.device
     gold: bool = False

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from scar.models import loading
-from scar.models.loading import ModelCache
+from scar.models.cache import COMPLETE, ModelCache
 
 CPU = torch.device("cpu")
 ARCHITECTURE = {"layers": 1, "width": 16, "heads": 2, "context": 32, "dropout": 0.1}
@@ -93,16 +93,16 @@ def lose(folder: Path) -> None:
 
 
 def cut_list(folder: Path) -> None:
-    file = folder / loading.COMPLETE
+    file = folder / COMPLETE
     file.write_text(file.read_text()[:20])
 
 
 def lose_list(folder: Path) -> None:
-    (folder / loading.COMPLETE).unlink()
+    (folder / COMPLETE).unlink()
 
 
 def wrong_list(folder: Path) -> None:
-    (folder / loading.COMPLETE).write_text("[]")
+    (folder / COMPLETE).write_text("[]")
 
 
 @pytest.mark.parametrize(
@@ -144,16 +144,16 @@ def test_interrupted_save_leaves_nothing(
 
 
 def test_a_model_that_another_process_finished_first_stays(cache: ModelCache, saved: Path, tokenizer: Any) -> None:
-    before = (saved / loading.COMPLETE).read_text()
+    before = (saved / COMPLETE).read_text()
     assert cache.save("imdb-policy", "f00d", parts=[tokenizer], report={"other": 1}) == saved
-    assert (saved / loading.COMPLETE).read_text() == before
+    assert (saved / COMPLETE).read_text() == before
     assert cache.has("imdb-policy", "f00d")
     assert [path.name for path in cache.root.iterdir()] == [saved.name]
 
 
 def test_every_file_of_a_saved_model_is_listed_with_its_digest(saved: Path) -> None:
-    listed = json.loads((saved / loading.COMPLETE).read_text())
-    assert sorted([*listed, loading.COMPLETE]) == sorted(path.name for path in saved.iterdir())
+    listed = json.loads((saved / COMPLETE).read_text())
+    assert sorted([*listed, COMPLETE]) == sorted(path.name for path in saved.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ import torch
 
 from scar.config import LoadConfig, LoraSettings, MemoryConfig
 from scar.models.loading import load_policy_model
-from scar.models.placement import HostParking
 from scar.models.policy import CachedDecoder, CausalPolicy, new_value_head
-from scar.models.precision import add_lora, has_adapters, weight_options
+from scar.models.precision import HostParking, add_lora, has_adapters, weight_options
 from scar.models.reward import SequenceRewardModel
 from tests.models.tiny import (
     ARCHITECTURES,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scar.config import fingerprint
-from scar.models.loading import ModelCache
+from scar.models.cache import ModelCache
 from scar.recipes.answers import AnswerModels
 from scar.recipes.sentiment import SentimentModels
 from scar.recipes.store import LocalModels
