@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from experiments.benchmarks.update import MEMORY_MIB, NO_LIMIT, Row, timed, update_row
-from scar.attribution.hierarchies import coalition_count
 from scar.coalitions.backends import make_scorer
 from scar.credit.estimators import OwenEstimator
 from scar.credit.game import TextGame
 from scar.credit.shap_oracle import partition_values
 from scar.models.reward import SequenceRewardModel
 from scar.planning.workloads import SPACE_ID, Workload, random_reward_model, random_rollout, random_units, score
+from scar.segmentation.hierarchies import coalition_count
 from scar.types import Rollout, Units
 
 Advance = Callable[[int, int, dict[str, float]], None]

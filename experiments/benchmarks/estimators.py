@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from scar.attribution.hierarchies import empty_share
 from scar.build import Run, check_settings, setup_process
 from scar.coalitions.backends import make_scorer
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
@@ -21,6 +20,7 @@ from scar.credit.game import BatchGame, TextGame
 from scar.credit.shap_oracle import partition_values
 from scar.interfaces import Estimator, Game
 from scar.seeding import generator
+from scar.segmentation.hierarchies import empty_share
 from scar.tracking.trackers import TrackerGroup
 from scar.types import UnitValues
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from scar.attribution.hierarchies import coalition_count, coarsen
 from scar.credit.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
 from scar.interfaces import Game
+from scar.segmentation.hierarchies import coalition_count, coarsen
 from scar.segmentation.units import balanced_hierarchy
 from scar.types import CoalitionPlan, UnitValues
 

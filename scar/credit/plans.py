@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from scar.attribution.hierarchies import check_hierarchy
+from scar.segmentation.hierarchies import check_hierarchy
 from scar.types import CoalitionPlan
 
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scar.attribution.hierarchies import coalition_count, empty_share, node_depths
 from scar.interfaces import Game
+from scar.segmentation.hierarchies import coalition_count, empty_share, node_depths
 from scar.types import UnitValues
 
 Evaluate = Callable[[np.ndarray], np.ndarray]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from scar.interfaces import Parser
+from scar.segmentation.text import APOSTROPHES, word_set
 from scar.segmentation.trees import word_count
-from scar.segmentation.words import APOSTROPHES, word_set
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scar.attribution.hierarchies import Coarsening, coalition_count, coarsen, node_depths
+from scar.segmentation.hierarchies import Coarsening, coalition_count, coarsen, node_depths
 from scar.segmentation.units import Nested, balanced_hierarchy, hierarchy_of
 
 

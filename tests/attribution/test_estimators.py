@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution.hierarchies import coalition_count
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.credit.plans import exact_plan, owen_plan
 from scar.credit.shap_oracle import ShapEstimator
+from scar.segmentation.hierarchies import coalition_count
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of
 from tests.builders import (
     TableGames,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution import hierarchies
-from scar.attribution.hierarchies import Coarsening, coalition_count, coarsen, empty_share, node_depths
 from scar.credit.plans import coarse_plan, exact_plan, owen_plan
+from scar.segmentation import hierarchies
+from scar.segmentation.hierarchies import Coarsening, coalition_count, coarsen, empty_share, node_depths
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of
 from tests import builders
 from tests.builders import chain, owen_contexts, property_test, random_hierarchy

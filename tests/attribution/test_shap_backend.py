@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution.hierarchies import coalition_count
 from scar.credit.estimators import OwenEstimator
 from scar.credit.plans import owen_plan
 from scar.credit.shap_oracle import HierarchyMasker, ShapEstimator, partition_values, untouched_global_rng
+from scar.segmentation.hierarchies import coalition_count
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of
 from scar.types import UnitValues
 from tests.builders import (

@@ -10,8 +10,8 @@ import pytest
 from experiments.benchmarks.attribution import FULL, QUICK, compare
 from experiments.benchmarks.estimators import TruncatedShap, relative_error
 from experiments.benchmarks.update import as_dicts, markdown
-from scar.attribution.hierarchies import coalition_count
 from scar.planning.workloads import Workload, random_rollout, random_units
+from scar.segmentation.hierarchies import coalition_count
 from scar.segmentation.units import balanced_hierarchy
 from tests.builders import TableGames, chain
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from nltk.tree import Tree
 from omegaconf import OmegaConf
 
-from scar.attribution.hierarchies import coalition_count
 from scar.interfaces import Segmenter
 from scar.segmentation.chunks import ChunkParser
+from scar.segmentation.hierarchies import coalition_count
 from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter
 from scar.segmentation.units import hierarchy_of
 from scar.types import Rollout, Units

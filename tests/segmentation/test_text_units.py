@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution.hierarchies import coalition_count
+from scar.segmentation.hierarchies import coalition_count
 from scar.segmentation.units import (
     TextUnits,
     balanced_hierarchy,

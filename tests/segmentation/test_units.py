@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.attribution.hierarchies import coalition_count
+from scar.segmentation.hierarchies import coalition_count
 from scar.segmentation.units import balanced_hierarchy, hierarchy_of, token_tree, token_units
 from tests.builders import check_hierarchy, property_test
 

@@ -1,1 +1,0 @@
-"""Attribution: which coalitions to evaluate (plans) and what they are worth (game)."""
