@@ -12,8 +12,7 @@ import numpy as np
 
 from scar.credit.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
 from scar.interfaces import Game
-from scar.segmentation.hierarchies import coalition_count, coarsen
-from scar.segmentation.units import balanced_hierarchy
+from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, coarsen
 from scar.types import CoalitionPlan, UnitValues
 
 EXACT_UNITS = 4

@@ -12,7 +12,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForSequenceClassification
 from scar.interfaces import RewardModel
 from scar.models.reading import as_sampled
 from scar.models.reward import SequenceRewardModel
-from scar.segmentation.units import balanced_hierarchy
+from scar.segmentation.hierarchies import balanced_hierarchy
 from scar.types import PromptBatch, Rollout, Scores, Units
 
 SPACE_ID = 5

@@ -8,10 +8,11 @@ from typing import Any
 
 from scar.interfaces import Parser, Tokenizer
 from scar.segmentation.chunks import GuardedParser
+from scar.segmentation.hierarchies import Nested, hierarchy_of
 from scar.segmentation.offsets import token_offsets
 from scar.segmentation.text import sentence_offsets, word_offsets
 from scar.segmentation.trees import Cut, bounded_hierarchy, check_bounds, cut_tree, join_cuts, least_coalitions
-from scar.segmentation.units import Nested, TextUnits, hierarchy_of, token_tree, token_units, units_of_spans
+from scar.segmentation.units import TextUnits, token_tree, token_units, units_of_spans
 from scar.types import Rollout, Units
 
 

@@ -11,8 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from scar.segmentation.hierarchies import Coarsening, coalition_count, coarsen, node_depths
-from scar.segmentation.units import Nested, balanced_hierarchy, hierarchy_of
+from scar.segmentation.hierarchies import (
+    Coarsening,
+    Nested,
+    balanced_hierarchy,
+    coalition_count,
+    coarsen,
+    hierarchy_of,
+    node_depths,
+)
 
 
 @dataclass(frozen=True)

@@ -5,53 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 import torch
 
+from scar.segmentation.hierarchies import Nested, drop_leaves
 from scar.types import Units
-
-Nested: TypeAlias = "int | Sequence[Nested]"
-"""A tree over leaves 0..n-1 in order: a leaf number, or a sequence of subtrees."""
 
 CLAUSE_ENDS = tuple(",;:.?!\n")
 SENTENCE_ENDS = tuple(".?!\n")
-
-
-def hierarchy_of(tree: Nested) -> np.ndarray:
-    """int64[n-1,2]: the rows of a tree, n-ary nodes binarised by mid-split; children come before parents.
-
-    Mid-split and not right-branching: a chain of k units costs 2^k coalitions (paper note 3).
-    """
-    leaf_count = _count_leaves(tree)
-    if leaf_count < 2:
-        return np.zeros((0, 2), dtype=np.int64)
-    rows: list[tuple[int, int]] = []
-
-    def visit(node: Nested) -> int:
-        if isinstance(node, int):
-            return node
-        if not node:
-            raise ValueError("a hierarchy has a subtree without units")
-        if len(node) == 1:
-            return visit(node[0])
-        middle = (len(node) + 1) // 2
-        left, right = visit(node[:middle]), visit(node[middle:])
-        rows.append((left, right))
-        return leaf_count + len(rows) - 1
-
-    visit(tree)
-    return np.array(rows, dtype=np.int64).reshape(-1, 2)
-
-
-def _count_leaves(tree: Nested) -> int:
-    return 1 if isinstance(tree, int) else sum(_count_leaves(child) for child in tree)
-
-
-def balanced_hierarchy(count: int) -> np.ndarray:
-    """The mid-split hierarchy over `count` units (empty for fewer than two)."""
-    return hierarchy_of(list(range(count)))
 
 
 def token_tree(pieces: Sequence[str]) -> Nested:
@@ -158,24 +120,6 @@ def _units_of_index(index: torch.Tensor, hierarchies: list[np.ndarray]) -> Units
     steps = torch.where(index >= 0, torch.arange(index.shape[1]), torch.tensor(-1))
     ends = torch.full((len(index), width + 1), -1).scatter_reduce(1, index.clamp(min=0), steps, "amax")
     return Units(unit_index=index, count=count, end_step=ends[:, :width], hierarchies=hierarchies)
-
-
-def drop_leaves(hierarchy: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """int64[m-1,2]: the hierarchy without the leaves that are False in `kept` b[n]; the others are numbered anew, in order.
-
-    A node that loses one child gives way to the other, so no leaf gets deeper.
-    """
-    leaf_count = int(kept.sum())
-    number: list[int | None] = [int(new) if real else None for new, real in zip(kept.cumsum() - 1, kept, strict=True)]
-    rows: list[tuple[int, int]] = []
-    for left, right in hierarchy.tolist():
-        first, second = number[left], number[right]
-        if first is None or second is None:
-            number.append(second if first is None else first)
-        else:
-            rows.append((first, second))
-            number.append(leaf_count + len(rows) - 1)
-    return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
 
 def merge_empty_units(units: Units, occupied: torch.Tensor) -> Units:

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.credit.plans import exact_plan, owen_plan
 from scar.credit.shap_oracle import ShapEstimator
-from scar.segmentation.hierarchies import coalition_count
-from scar.segmentation.units import balanced_hierarchy, hierarchy_of
+from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
 from tests.builders import (
     TableGames,
     brute_force_shapley,

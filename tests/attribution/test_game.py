@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scar.credit.estimators import ExactEstimator
 from scar.credit.game import TextGame
 from scar.credit.plans import exact_plan, owen_plan, permutation_plan
-from scar.segmentation.units import balanced_hierarchy, token_units
+from scar.segmentation.hierarchies import balanced_hierarchy
+from scar.segmentation.units import token_units
 from scar.types import CoalitionRows, Rollout, Scores, Units
 from tests.builders import (
     EOS,

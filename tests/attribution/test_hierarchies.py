@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from scar.credit.plans import coarse_plan, exact_plan, owen_plan
 from scar.segmentation import hierarchies
-from scar.segmentation.hierarchies import Coarsening, coalition_count, coarsen, empty_share, node_depths
-from scar.segmentation.units import balanced_hierarchy, hierarchy_of
+from scar.segmentation.hierarchies import (
+    Coarsening,
+    balanced_hierarchy,
+    coalition_count,
+    coarsen,
+    empty_share,
+    hierarchy_of,
+    node_depths,
+)
 from tests import builders
 from tests.builders import chain, owen_contexts, property_test, random_hierarchy
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scar.credit.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
-from scar.segmentation.units import balanced_hierarchy, hierarchy_of
+from scar.segmentation.hierarchies import balanced_hierarchy, hierarchy_of
 from scar.types import CoalitionPlan
 from tests.builders import (
     Worth,

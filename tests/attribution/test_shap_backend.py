@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from scar.credit.estimators import OwenEstimator
 from scar.credit.plans import owen_plan
 from scar.credit.shap_oracle import HierarchyMasker, ShapEstimator, partition_values, untouched_global_rng
-from scar.segmentation.hierarchies import coalition_count
-from scar.segmentation.units import balanced_hierarchy, hierarchy_of
+from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
 from scar.types import UnitValues
 from tests.builders import (
     TableGames,

@@ -23,7 +23,7 @@ from scar.coalitions.trie import (
     sort_rows,
 )
 from scar.credit.plans import owen_plan
-from scar.segmentation.units import balanced_hierarchy
+from scar.segmentation.hierarchies import balanced_hierarchy
 from scar.types import CoalitionRows
 from tests.builders import property_test
 

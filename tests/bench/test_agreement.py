@@ -33,7 +33,8 @@ from experiments.studies.agreement.splits import (
     prefix_before_blank,
     sampled_reference,
 )
-from scar.segmentation.units import balanced_hierarchy, token_units
+from scar.segmentation.hierarchies import balanced_hierarchy
+from scar.segmentation.units import token_units
 from scar.types import Units
 from tests.builders import FakeRewardModel, hand_units, lexicon, make_scores, rollout_of
 

@@ -11,8 +11,7 @@ from experiments.benchmarks.attribution import FULL, QUICK, compare
 from experiments.benchmarks.estimators import TruncatedShap, relative_error
 from experiments.benchmarks.update import as_dicts, markdown
 from scar.planning.workloads import Workload, random_rollout, random_units
-from scar.segmentation.hierarchies import coalition_count
-from scar.segmentation.units import balanced_hierarchy
+from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count
 from tests.builders import TableGames, chain
 
 TINY = Workload("tiny span", "smaller", 40, 7, 5, 2)

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scar.segmentation.hierarchies import hierarchy_of
 from scar.segmentation.segmenters import TokenSegmenter
-from scar.segmentation.units import hierarchy_of, token_tree
+from scar.segmentation.units import token_tree
 from scar.types import Rollout, Units
 from tests.builders import EOS, PAD, check_hierarchy, make_rollout, property_test, rollout_of
 

@@ -15,9 +15,8 @@ from omegaconf import OmegaConf
 
 from scar.interfaces import Segmenter
 from scar.segmentation.chunks import ChunkParser
-from scar.segmentation.hierarchies import coalition_count
+from scar.segmentation.hierarchies import coalition_count, hierarchy_of
 from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter
-from scar.segmentation.units import hierarchy_of
 from scar.types import Rollout, Units
 from tests.builders import property_test, rollout_of
 from tests.segmentation.samples import (

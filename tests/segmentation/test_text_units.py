@@ -12,15 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.segmentation.hierarchies import coalition_count
-from scar.segmentation.units import (
-    TextUnits,
-    balanced_hierarchy,
-    drop_leaves,
-    hierarchy_of,
-    merge_empty_units,
-    units_of_spans,
-)
+from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, drop_leaves, hierarchy_of
+from scar.segmentation.units import TextUnits, merge_empty_units, units_of_spans
 from scar.types import Units
 from tests.builders import check_hierarchy, hand_units, property_test, random_hierarchy
 

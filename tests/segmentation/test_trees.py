@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nltk.tree import Tree
 
-from scar.segmentation.hierarchies import coalition_count
+from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
 from scar.segmentation.trees import Cut, bounded_hierarchy, check_bounds, cut_tree, join_cuts, word_count
-from scar.segmentation.units import balanced_hierarchy, hierarchy_of
 from tests.builders import check_hierarchy, property_test
 from tests.segmentation.samples import left_branching, right_branching
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.segmentation.hierarchies import coalition_count
-from scar.segmentation.units import balanced_hierarchy, hierarchy_of, token_tree, token_units
+from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
+from scar.segmentation.units import token_tree, token_units
 from tests.builders import check_hierarchy, property_test
 
 

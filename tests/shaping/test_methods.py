@@ -21,7 +21,8 @@ from scar.credit.methods import (
 from scar.credit.rewards import shape_rewards
 from scar.credit.shap_oracle import ShapEstimator
 from scar.interfaces import CreditMethod
-from scar.segmentation.units import balanced_hierarchy, hierarchy_of, token_units
+from scar.segmentation.hierarchies import balanced_hierarchy, hierarchy_of
+from scar.segmentation.units import token_units
 from scar.types import Credit, Rollout, Scores, Units
 from tests.builders import FakeRewardModel, chain, hand_units, lexicon, make_rollout, make_scores, rollout_of, uneven
 
