@@ -1,4 +1,4 @@
-"""What a hierarchy over units costs, whether it is one, and how to make an expensive one cheaper. Pure NumPy.
+"""Hierarchies over units: made from trees, checked, and made cheaper where they cost too much. Pure NumPy.
 
 A hierarchy is int64[n-1,2]: row k joins two nodes into node n+k, leaves are 0..n-1, the last row is the root.
 """

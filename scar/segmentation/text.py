@@ -1,4 +1,4 @@
-"""Words of English text with their places, close to those of the Penn Treebank. Pure; takes any text."""
+"""Words and sentences of English text with their places, close to those of the Penn Treebank. Pure; takes any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From groups of tokens to `Units`: indices, unit ends, and binary hierarchies. Pure; no tokenizer, no model."""
+"""From groups of tokens to `Units`: indices and unit ends. Pure; no tokenizer, no model."""
 
 from __future__ import annotations
 
