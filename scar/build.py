@@ -27,11 +27,10 @@ from scar.interfaces import Engine, Tracker
 from scar.models import loading
 from scar.models.cache import ModelCache
 from scar.parts import Parts
-from scar.ppo.kl_control import KLController
-from scar.ppo.updater import PPOUpdater
+from scar.ppo.trainer import Trainer
+from scar.ppo.updater import KLController, PPOUpdater
 from scar.recipes.store import LocalModels
 from scar.tracking.metering import Meter
-from scar.trainer import Trainer
 
 NO_SETTINGS = ("source", "build", "stated", "pretrained", "gold")
 """Keys of `models` that are not settings of a recipe."""

@@ -88,7 +88,7 @@ class CheckpointKeeper:
         self._signals = Postponed()
 
     def after_update(self, update: int) -> None:
-        """See Saver (scar/trainer.py). A signal that came meanwhile takes its effect here, behind the checkpoint."""
+        """See Saver (scar/ppo/trainer.py). A signal that came meanwhile takes its effect here, behind the checkpoint."""
         stop = self._engine.any(bool(self._signals.came))
         if stop or (self._every is not None and (update % self._every == 0 or update == self._last)):
             self._save(update)

@@ -17,8 +17,8 @@ from scar.construct import plain
 from scar.evaluation.credit import Assigner, CreditRows
 from scar.identity import credit_settings, model_settings, task_settings
 from scar.parts import Parts
+from scar.ppo.rollout import Sampler
 from scar.recipes.store import RECIPE, StartProgress
-from scar.rollout import Sampler
 from scar.run import class_name
 from scar.segmentation.segmenters import SpanSegmenter
 from scar.tracking.credit_records import CREDIT_VERSION, CreditWriter

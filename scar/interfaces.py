@@ -164,7 +164,7 @@ class Estimator(Protocol):
 
 
 class Scoring(Protocol):
-    """Scores responses (scar/scoring.py)."""
+    """Scores responses (scar/ppo/rollout.py)."""
 
     def score(self, rollout: Rollout) -> Scores:
         """Raw and final scores of a rollout."""

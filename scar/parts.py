@@ -12,18 +12,17 @@ from scar.coalitions.backends import ScorerReport, make_scorer
 from scar.config import EvaluationConfig, GenerationConfig, LoadConfig, MemoryConfig, ScoringConfig
 from scar.construct import build_settings, construct
 from scar.engine.single import TorchEngine
-from scar.evaluation.reward_eval import evaluate_policy
 from scar.interfaces import CoalitionScorer, CreditMethod, Engine, RewardModel, Segmenter, Task
 from scar.models import loading
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.models.precision import FLOATS, HostParking, add_lora
 from scar.models.reading import RewardReader, same_tokenizer
 from scar.models.reward import SequenceRewardModel
-from scar.rollout import Sampler
-from scar.scoring import ResponseScoring
+from scar.ppo.evaluation import evaluate_policy
+from scar.ppo.rollout import ResponseScoring, Sampler
+from scar.ppo.trainer import OnDevice, Placement
 from scar.seeding import generator, stream_seed
 from scar.tasks.prompts import PromptBatches
-from scar.trainer import OnDevice, Placement
 
 
 class ModelNames(Protocol):

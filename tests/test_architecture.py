@@ -139,7 +139,7 @@ def imports_of(tree: ast.Module) -> Iterator[Import]:
 
 
 def name_of(file: Path) -> str:
-    """`ppo.masked` for scar/ppo/masked.py."""
+    """`ppo.masked` for scar/ppo/advantages.py."""
     return ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
 
 

@@ -21,8 +21,8 @@ from scar.checkpoint import CheckpointKeeper, Postponed, find_checkpoint
 from scar.engine import single
 from scar.engine.single import TorchEngine, TorchLearner
 from scar.models.precision import add_lora
+from scar.ppo.trainer import Trainer
 from scar.tracking.records import RunRecord, unfinished_runs
-from scar.trainer import Trainer
 from tests.builders import ppo_config
 from tests.models.tiny import PROMPTS, RESPONSES, language_model, left_padded, right_padded, tiny_policy
 from tests.smoke_scale import SmokeScale

@@ -11,7 +11,7 @@ import torch
 from scar.config import GenerationConfig
 from scar.models.policy import CausalPolicy
 from scar.ppo.advantages import estimate_advantages
-from scar.rollout import Sampler
+from scar.ppo.rollout import Sampler
 from scar.types import PromptBatch, Rollout, UpdateStats
 from tests.builders import ppo_config, updater_for
 from tests.models.tiny import ARCHITECTURES, EOS, PAD, PROMPTS, VOCABULARY, left_padded, tiny_policy

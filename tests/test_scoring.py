@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scar.config import ScoringConfig
 from scar.models.reading import as_sampled
-from scar.scoring import ResponseScoring
+from scar.ppo.rollout import ResponseScoring
 from scar.types import RewardInputs, Rollout, Scores
 from tests.builders import EOS, FakeRewardModel, lexicon, make_rollout, make_scores
 

@@ -18,12 +18,11 @@ from scar.engine.single import TorchEngine
 from scar.interfaces import Engine, RewardModel
 from scar.models.policy import CausalPolicy, new_value_head
 from scar.planning.workloads import random_config, random_prompts, random_reward_model, random_units, score
-from scar.ppo.kl_control import KLController
-from scar.ppo.updater import PPOUpdater
-from scar.rollout import Sampler
+from scar.ppo.rollout import Sampler
+from scar.ppo.trainer import Trainer
+from scar.ppo.updater import KLController, PPOUpdater
 from scar.tracking.metering import Meter
 from scar.tracking.provenance import code_state, device_description, versions
-from scar.trainer import Trainer
 from scar.types import PromptBatch, Rollout, Scores, Units
 
 MEMORY_MIB = 512

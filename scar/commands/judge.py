@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 from scar.build import ModelNames, build_task, setup_process
 from scar.config import fingerprint, require
 from scar.construct import build_settings, construct, plain
-from scar.evaluation.samples import rollout_of_samples
 from scar.gold import gold_reward_model
 from scar.identity import judge_settings
 from scar.judging.judge import AnswerCache
 from scar.judging.pairs import Answer, Judge, Pair
 from scar.models import loading
 from scar.parts import build_scoring
+from scar.ppo.evaluation import rollout_of_samples
 from scar.seeding import numpy_generator
 from scar.supervised import ProgressCallback
 from scar.tracking.judgements import write_judgement

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from scar.credit.methods import readable_units
-from scar.evaluation.samples import rollout_of_samples
 from scar.interfaces import CreditMethod, Scoring, Segmenter, Tokenizer
+from scar.ppo.evaluation import rollout_of_samples
 from scar.seeding import numpy_generator
 from scar.segmentation.offsets import token_offsets
 from scar.types import Credit, Rollout, Scores, Units

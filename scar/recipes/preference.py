@@ -20,11 +20,11 @@ import torch
 from scar.config import GenerationConfig
 from scar.models import loading
 from scar.models.policy import CausalPolicy
+from scar.ppo.rollout import Sampler
 from scar.recipes.groups import GroupDrawer, LabelOf, encode
 from scar.recipes.pair_report import compare
 from scar.recipes.pairwise import PairLoss, train_pairwise
 from scar.recipes.store import LocalModels, StartProgress
-from scar.rollout import Sampler
 from scar.seeding import generator, numpy_generator, stream_seed
 from scar.supervised import TrainingConfig, perplexity, train_language_model
 from scar.tasks.preferences import Distractor

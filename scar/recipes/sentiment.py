@@ -10,8 +10,8 @@ import torch
 from scar.config import GenerationConfig
 from scar.models import loading
 from scar.models.policy import CausalPolicy
+from scar.ppo.rollout import Sampler
 from scar.recipes.store import LocalModels, StartProgress
-from scar.rollout import Sampler
 from scar.seeding import generator, stream_seed
 from scar.supervised import (
     RewardAugmentation,

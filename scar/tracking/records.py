@@ -137,7 +137,7 @@ class RunRecord:
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
-        """Evaluated texts of the final policy (`evaluate_policy` in scar/evaluation/reward_eval.py says which keys)."""
+        """Evaluated texts of the final policy (`evaluate_policy` in scar/ppo/evaluation.py says which keys)."""
         return read_jsonl(self.path / "samples.jsonl")
 
     def matches(self, **wanted: Any) -> bool:

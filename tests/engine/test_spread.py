@@ -12,7 +12,7 @@ import torch
 from scar.coalitions.backends import PlainScorer
 from scar.engine.spread import Ranks, SpreadPolicy, SpreadRewardModel, SpreadScorer
 from scar.models.reward import SequenceRewardModel
-from scar.rollout import Sampler
+from scar.ppo.rollout import Sampler
 from scar.types import CoalitionRows, Rollout
 from tests.engine.threads import on_ranks
 from tests.models.tiny import PROMPTS, left_padded, sequence_model, tiny_policy

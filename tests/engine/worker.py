@@ -13,8 +13,8 @@ import torch
 
 from scar.cli import run_script
 from scar.parts import Parts
+from scar.ppo.trainer import Trainer
 from scar.run import train_run
-from scar.trainer import Trainer
 from tests.smoke_scale import composed
 
 weights, fault, *overrides = sys.argv[1:]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scar.config import EvaluationConfig
-from scar.evaluation.reward_eval import distinct_bigrams, evaluate_policy
+from scar.ppo.evaluation import distinct_bigrams, evaluate_policy
 from scar.seeding import stream_seed
 from scar.types import PromptBatch, Rollout
 from tests.builders import FakeRewardModel, lexicon, rollout_of

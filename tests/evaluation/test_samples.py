@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scar.evaluation.samples import rollout_of_samples
+from scar.ppo.evaluation import rollout_of_samples
 
 ROWS = [
     {"prompt": "a b", "reward_prompt": None, "response": "c", "prompt_ids": [5, 6], "response_ids": [7, 0]},

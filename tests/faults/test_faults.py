@@ -39,7 +39,7 @@ def test_tests_that_name_the_module_come_first(tmp_path: Path) -> None:
         "tests/ppo/test_near.py": "import scar.ppo.losses",
         "tests/helper.py": "import scar.ppo.losses",
         "tests/test_helped.py": "from tests.helper import some",
-        "tests/ppo/test_masked.py": "import scar.ppo.masked",
+        "tests/ppo/test_masked.py": "import scar.ppo.advantages",
         "tests/faults/test_faults.py": "scar.ppo.losses",
     }
     for name, text in texts.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scar.ppo.kl_control import KLController
+from scar.ppo.updater import KLController
 
 
 def controller(kind: str = "adaptive") -> KLController:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scar.ppo.masked import masked_mean, masked_var, masked_whiten
+from scar.ppo.advantages import masked_mean, masked_var, masked_whiten
 
 # Real values 1, 3, 5 (two rows); 99 and -7 are padding. Mean 3, squared deviations 4, 0, 4: biased variance 8/3.
 X = torch.tensor([[1.0, 3.0], [5.0, 99.0], [-7.0, 99.0]])

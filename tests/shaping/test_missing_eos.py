@@ -17,10 +17,10 @@ from scar.credit.rewards import shape_rewards
 from scar.credit.shap_oracle import ShapEstimator
 from scar.interfaces import CreditMethod
 from scar.models.reading import as_sampled
-from scar.scoring import ResponseScoring
+from scar.ppo.rollout import ResponseScoring
+from scar.ppo.trainer import summarize
 from scar.segmentation.hierarchies import balanced_hierarchy
 from scar.segmentation.units import token_units
-from scar.trainer import summarize
 from scar.types import Credit, Rollout, Scores, ShapedRewards
 from tests.builders import FakeRewardModel, hand_units, make_rollout, rollout_of, uneven
 

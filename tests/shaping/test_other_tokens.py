@@ -17,7 +17,7 @@ from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMet
 from scar.interfaces import CreditMethod, Segmenter
 from scar.models.loading import space_token
 from scar.models.reading import RewardReader
-from scar.scoring import ResponseScoring
+from scar.ppo.rollout import ResponseScoring
 from scar.segmentation.segmenters import SentenceSegmenter, TokenSegmenter
 from scar.types import RewardInputs, Rollout, Scores, Units
 from tests.builders import FakeRewardModel, property_test, uneven

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scar.config import GenerationConfig
-from scar.interfaces import Policy, Tokenizer
-from scar.types import PromptBatch, Rollout
+from scar.config import GenerationConfig, ScoringConfig
+from scar.interfaces import Policy, RewardModel, RewardReader, Tokenizer
+from scar.types import PromptBatch, Rollout, Scores
 
 
 class Sampler:
@@ -77,3 +77,24 @@ class Sampler:
         if not self._generation.sample_length:
             low = high
         return torch.randint(low, high + 1, (batch,), generator=generator, device=generator.device)
+
+
+# Scores of responses: what the reward model says, and the one rule that a task may put in its place.
+
+
+class ResponseScoring:
+    """Scores rollouts: raw r_phi(x, y), and the task's rule for responses without EOS (paper note 27)."""
+
+    def __init__(self, reward_model: RewardModel, reader: RewardReader, config: ScoringConfig) -> None:
+        self._reward_model = reward_model
+        self._reader = reader
+        self._missing_eos_score = config.missing_eos_score
+
+    def score(self, rollout: Rollout) -> Scores:
+        """Raw and final scores f32[B] of a rollout."""
+        inputs = self._reader.read(rollout)
+        raw = self._reward_model.score(inputs.sequence_ids(), inputs.sequence_mask()).float()
+        if self._missing_eos_score is None:
+            return Scores(raw=raw, final=raw, replaced=torch.zeros_like(rollout.finished), inputs=inputs)
+        replaced = ~rollout.finished
+        return Scores(raw, raw.masked_fill(replaced, self._missing_eos_score), replaced, inputs)

@@ -16,9 +16,8 @@ from scar.config import PPOConfig
 from scar.credit.rewards import shape_rewards
 from scar.interfaces import CreditMethod, Engine, PromptStream, Scoring, Segmenter, Tracker
 from scar.ppo.advantages import estimate_advantages
-from scar.ppo.kl_control import KLController
-from scar.ppo.updater import PPOUpdater
-from scar.rollout import Sampler
+from scar.ppo.rollout import Sampler
+from scar.ppo.updater import KLController, PPOUpdater
 from scar.seeding import generator, numpy_generator
 from scar.types import Credit, Rollout, Scores, ShapedRewards, Units, UpdateStats
 
