@@ -29,7 +29,7 @@ from scar.models.cache import ModelCache
 from scar.parts import Parts
 from scar.ppo.trainer import Trainer
 from scar.ppo.updater import KLController, PPOUpdater
-from scar.recipes.store import LocalModels
+from scar.supervised.store import LocalModels
 from scar.tracking.metering import Meter
 
 NO_SETTINGS = ("source", "build", "stated", "pretrained", "gold")

@@ -28,7 +28,7 @@ from scar.tracking.bars import progress_bar
 from scar.tracking.trackers import ProgressFile, SweepProgress
 
 if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it starts in a second
-    from scar.supervised import ProgressCallback
+    from scar.supervised.training import ProgressCallback
 
 SHOW_TRACEBACK = "SCAR_TRACEBACK"
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, ArithmeticError)

@@ -18,9 +18,9 @@ from scar.evaluation.credit import Assigner, CreditRows
 from scar.identity import credit_settings, model_settings, task_settings
 from scar.parts import Parts
 from scar.ppo.rollout import Sampler
-from scar.recipes.store import RECIPE, StartProgress
 from scar.run import class_name
 from scar.segmentation.segmenters import SpanSegmenter
+from scar.supervised.store import RECIPE, StartProgress
 from scar.tracking.credit_records import CREDIT_VERSION, CreditWriter
 from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import RunRecord

@@ -1,6 +1,6 @@
 """The gold reward model of a config: it judges finished runs, and no policy was trained against it.
 
-At a local scale it is trained here, on rows that no other model learns from (scar/recipes/store.py); else it is a checkpoint
+At a local scale it is trained here, on rows that no other model learns from (scar/supervised/store.py); else it is a checkpoint
 that the config names.
 """
 

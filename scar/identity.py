@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 TOP = ("scale", "seed", "model_seed", "threads", "device", "recipe")
-"""Single values. `device`: cpu or cuda; `recipe`: that of the models trained here (scar/recipes/store.py)."""
+"""Single values. `device`: cpu or cuda; `recipe`: that of the models trained here (scar/supervised/store.py)."""
 NOT_NAMED = ("_target_", "rows_a_batch", "shape", "labels")
 """Keys without a say in any number: a class's place in the code, how many rows go into one pass, what `make check` is told."""
 NOT_OF_MODELS = ("build", "stated", "gold")

@@ -19,8 +19,8 @@ from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
 from scar.identity import run_settings
 from scar.interfaces import Engine
-from scar.recipes.store import RECIPE, StartProgress
 from scar.runlife import RunLife
+from scar.supervised.store import RECIPE, StartProgress
 from scar.tracking.locks import only_here
 from scar.tracking.provenance import code_digest
 from scar.tracking.records import NoWriter, RunWriter, old_records, partial_folder, read_jsonl, record_folder

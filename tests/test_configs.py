@@ -26,9 +26,9 @@ from scar.credit.shap_oracle import ShapEstimator
 from scar.judging.prompts import Summaries
 from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
 from scar.models.reward import SequenceRewardModel
-from scar.recipes.store import LocalModels
 from scar.run import run_folder, run_identity
-from scar.supervised import RewardAugmentation, TrainingConfig
+from scar.supervised.store import LocalModels
+from scar.supervised.training import RewardAugmentation, TrainingConfig
 from scar.tasks.prompts import FirstTokens
 from tests.builders import FakeRewardModel, FakeScorer
 from tests.models.tiny import sequence_model

@@ -409,8 +409,8 @@ def test_wandb_files_lie_in_the_finished_run_folder_and_give_it_back(smoke: Smok
 
 
 def test_models_are_trained_once(smoke: SmokeScale, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scar.recipes import sentiment
     from scar.run import prepare_model
+    from scar.supervised import sentiment
 
     def trained_again(*arguments: Any, **options: Any) -> None:
         raise AssertionError("trained again")

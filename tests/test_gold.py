@@ -16,8 +16,8 @@ from omegaconf.errors import ConfigKeyError
 from scar import build
 from scar.gold import gold_reward_model
 from scar.models.loading import new_reward_model, train_tokenizer
-from scar.recipes.answers import AnswerModels
 from scar.run import prepare_model, run_folder, run_identity
+from scar.supervised.preference import AnswerModels
 from scar.tasks.hh import REWARD_PROMPT
 from scar.tasks.imdb import hash_split
 from scar.tasks.sources import PackageSource
@@ -126,10 +126,10 @@ def test_ranked_pairs_of_the_report_are_those_that_training_did_not_see(
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr(
-        "scar.recipes.answers.encode", lambda tokenizer, texts: seen.extend(texts) or [[1]] * len(texts)
+        "scar.supervised.training.preference.encode", lambda tokenizer, texts: seen.extend(texts) or [[1]] * len(texts)
     )
     found = {"ranked_accuracy": 1.0, "ranked_accuracy_interval": (0.0, 1.0)}
-    monkeypatch.setattr("scar.recipes.answers.compare", lambda *arguments, **options: found)
+    monkeypatch.setattr("scar.supervised.training.preference.compare", lambda *arguments, **options: found)
     cfg = composed("task=hh")
     models = build.local_models(cfg, build.build_task(cfg), CPU, gold=gold)
     models.task.__dict__["source"] = Pairs()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scar.supervised import (
+from scar.supervised.training import (
     RewardAugmentation,
     TrainingConfig,
     _backward,

@@ -22,7 +22,7 @@ from scar.models import loading
 from scar.parts import build_scoring
 from scar.ppo.evaluation import rollout_of_samples
 from scar.seeding import numpy_generator
-from scar.supervised import ProgressCallback
+from scar.supervised.training import ProgressCallback
 from scar.tracking.judgements import write_judgement
 from scar.tracking.provenance import code_state
 from scar.tracking.records import RunRecord, find_records

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scar.models import loading
-from scar.recipes.groups import GroupDrawer
+from scar.supervised.pairwise import GroupDrawer
 
 TEXTS = ["the film was good and the actors were good", "the film was bad and the music was loud"]
 TOKENIZER = loading.train_tokenizer(TEXTS, vocab_size=280)

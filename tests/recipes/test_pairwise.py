@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from scar.models import loading
-from scar.recipes.pair_report import compare, wilson_interval
-from scar.recipes.pairwise import (
+from scar.supervised.pairwise import (
     Group,
     PairLoss,
+    compare,
     group_scores,
     group_states,
     label_loss,
@@ -19,8 +19,9 @@ from scar.recipes.pairwise import (
     pair_loss,
     score_groups,
     train_pairwise,
+    wilson_interval,
 )
-from scar.supervised import TrainingConfig
+from scar.supervised.training import TrainingConfig
 
 TEXTS = ["the film was good and the actors were good", "the film was bad and the music was loud"]
 ARCHITECTURE = {"layers": 1, "width": 16, "heads": 2, "context": 32, "dropout": 0.0}
@@ -162,7 +163,7 @@ def test_report_counts_right_pairs_by_kind_and_what_length_alone_would_get(
     model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = iter([torch.tensor([3.0, 1.0, 2.0, 2.0]), torch.tensor([0.0, 1.0])])
-    monkeypatch.setattr("scar.recipes.pair_report.score_groups", lambda *args, **kwargs: next(given))
+    monkeypatch.setattr("scar.supervised.training.pairwise.score_groups", lambda *args, **kwargs: next(given))
     longer = [Group([1], [[2, 3], [4]]), Group([1], [[2], [3, 4]])]
     report = compare(model, {"a": longer, "none": [], "b": [Group([1], [[2], [3]])]}, name="accuracy", pad_id=PAD)
     assert report["accuracy"] == pytest.approx(1 / 3)  # 3 > 1; a tie and a smaller score are wrong

@@ -13,11 +13,10 @@ import torch
 
 from scar.config import fingerprint
 from scar.models.cache import ModelCache
-from scar.recipes.answers import AnswerModels
-from scar.recipes.sentiment import SentimentModels
-from scar.recipes.store import LocalModels
-from scar.recipes.summaries import SummaryModels
 from scar.seeding import stream_seed
+from scar.supervised.preference import AnswerModels, SummaryModels
+from scar.supervised.sentiment import SentimentModels
+from scar.supervised.store import LocalModels
 from scar.tasks.imdb import hash_split
 
 SPLITS = ("train", "validation", "test")

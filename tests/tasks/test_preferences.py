@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.tasks.preferences import (
+from scar.supervised.distractors import (
     answer_distractors,
     blanked,
     cut_together,

@@ -17,12 +17,10 @@ import torch
 from scar.interfaces import PromptText
 from scar.models import loading
 from scar.models.reward import SCORE_OFFSET
-from scar.recipes.groups import encode
-from scar.recipes.pair_report import compare
-from scar.recipes.pairwise import Group, PairLoss, score_groups, train_pairwise
-from scar.recipes.store import LocalModels, StartProgress
 from scar.seeding import generator, stream_seed
-from scar.supervised import TrainingConfig, perplexity, train_language_model
+from scar.supervised.pairwise import Group, PairLoss, compare, encode, score_groups, train_pairwise
+from scar.supervised.store import LocalModels, StartProgress
+from scar.supervised.training import TrainingConfig, perplexity, train_language_model
 from scar.tasks.prompts import WholePrompt
 
 

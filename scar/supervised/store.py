@@ -23,7 +23,7 @@ from scar.config import fingerprint
 from scar.models import loading
 from scar.models.cache import ModelCache
 from scar.seeding import stream_seed
-from scar.supervised import ProgressCallback
+from scar.supervised.training import ProgressCallback
 
 RECIPE = 1
 """Raised when the training code changes in a way that changes what it produces."""

@@ -1,12 +1,13 @@
 """The models of tldr and hh at local scale: a language model of the task's texts, from it the policy (fine-tuned on the
 task's responses) and, on pairs, the reward model.
 
-The pairs are constructed: nobody compared the texts (scar/tasks/preferences.py), and every report says so. What the texts
+The pairs are constructed: nobody compared the texts (scar/supervised/distractors.py), and every report says so. What the texts
 are is the business of the subclasses in summaries.py and answers.py.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +21,24 @@ import torch
 from scar.config import GenerationConfig
 from scar.models import loading
 from scar.models.policy import CausalPolicy
+from scar.models.reward import SCORE_OFFSET
 from scar.ppo.rollout import Sampler
-from scar.recipes.groups import GroupDrawer, LabelOf, encode
-from scar.recipes.pair_report import compare
-from scar.recipes.pairwise import PairLoss, train_pairwise
-from scar.recipes.store import LocalModels, StartProgress
 from scar.seeding import generator, numpy_generator, stream_seed
-from scar.supervised import TrainingConfig, perplexity, train_language_model
-from scar.tasks.preferences import Distractor
+from scar.supervised.distractors import Distractor, answer_distractors, cut_together, summary_distractors
+from scar.supervised.pairwise import (
+    Group,
+    GroupDrawer,
+    LabelOf,
+    PairLoss,
+    compare,
+    encode,
+    score_groups,
+    train_pairwise,
+)
+from scar.supervised.store import LocalModels, StartProgress
+from scar.supervised.training import TrainingConfig, perplexity, train_language_model
+from scar.tasks import hh, tldr
+from scar.tasks.hh import REWARD_PROMPT
 from scar.tasks.prompts import PromptBatches, WholePrompt
 
 
@@ -241,3 +252,111 @@ def _chunks(tokenizer: Any, texts: Sequence[str], lengths: Mapping[str, int]) ->
     closed = [[*ids, tokenizer.eos_token_id] for ids in encode(tokenizer, texts)]
     pieces = [ids[start : start + size] for ids in closed for start in range(0, len(ids), size)]
     return [piece for piece in pieces if len(piece) > 8]
+
+
+# hh at local scale: requests with machine-made answers, ranked pairs and plain texts of one source distribution.
+
+
+@dataclass(frozen=True)
+class AnswerModels(PreferenceModels):
+    """Models of requests and answers. The reward model reads unfinished answers of any length, without EOS."""
+
+    def all_rows(self) -> pd.DataFrame:
+        """Requests with their answers, of which the heads are used."""
+        rows, _ = self.task.source.answers()
+        head = self.settings["tokenizer"]["head_characters"]
+        return rows.assign(
+            answer=rows["answer"].str[:head],
+            prompt=rows["turn"].map(hh.prompt_of),
+            response=" " + rows["answer"].str[:head],
+            sft=True,
+        )
+
+    def language_texts(self) -> list[str]:
+        """Web pages and encyclopedia paragraphs: the answers alone are too few to learn English from."""
+        texts, limit = self.task.source.plain_texts(), self.settings["examples"]
+        return texts if limit is None else texts[:limit]
+
+    def distractors(self, rows: pd.DataFrame) -> dict[str, Distractor]:
+        """See `answer_distractors`."""
+        return answer_distractors(rows)
+
+    def finish(self, responses: Sequence[list[int]], tokenizer: Any, draws: np.random.Generator) -> list[list[int]]:
+        """Cut to lengths that tell nothing: one for all, or one drawn for each."""
+        lengths = self.settings["lengths"]
+        return cut_together(
+            responses,
+            min_tokens=lengths["least_tokens"],
+            max_tokens=lengths["response_tokens"],
+            one_length=bool(draws.random() < 0.5),
+            generator=draws,
+        )
+
+    def after_training(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """Accuracy on the machine-ranked pairs, which training did not see, both cut to one length."""
+        pairs = self.task.source.pairs()
+        pairs = pairs[(pairs["split"] == "train") == self.gold].reset_index(drop=True)
+        longest = self.settings["lengths"]
+        prompts = encode(tokenizer, [REWARD_PROMPT.format(turn) for turn in pairs["turn"]])
+        sides = [encode(tokenizer, (" " + pairs[name]).tolist()) for name in ("chosen", "rejected")]
+        groups = []
+        for prompt, better, worse in zip(prompts, *sides, strict=True):
+            length = min(longest["response_tokens"], len(better), len(worse))
+            if length:
+                groups.append(Group(prompt[: longest["prompt_tokens"]], [better[:length], worse[:length]]))
+        found = compare(model, {"ranked": groups}, name="ranked_accuracy", pad_id=tokenizer.pad_token_id)
+        return {
+            "ranked_pairs": len(groups),
+            **{key: found[key] for key in ("ranked_accuracy", "ranked_accuracy_interval")},
+        }
+
+
+# tldr at local scale: posts and endings of film reviews, of which the author-written summaries teach the policy.
+
+
+@dataclass(frozen=True)
+class SummaryModels(PreferenceModels):
+    """Models of posts and summaries. Both models read a response up to its EOS."""
+
+    def all_rows(self) -> pd.DataFrame:
+        """Posts with their endings; `sft` marks the summaries."""
+        rows = self.task.source.closings()
+        names = zip(rows["subreddit"], rows["title"], rows["post"], strict=True)
+        return rows.assign(
+            prompt=[tldr.prompt_of(*name) for name in names], response=" " + rows["summary"], sft=rows["authored"]
+        )
+
+    def distractors(self, rows: pd.DataFrame) -> dict[str, Distractor]:
+        """See `summary_distractors`."""
+        return summary_distractors(rows)
+
+    def labels(self, rows: pd.DataFrame) -> LabelOf:
+        """The sentiment of a review is that of its texts; a chant is of some other review."""
+        of_row = rows["label"].astype(float).tolist()
+
+        def label_of(row: int, kind: str | None) -> float:
+            if kind == "chant":
+                return math.nan
+            return 1 - of_row[row] if kind == "other_opposite" else of_row[row]
+
+        return label_of
+
+    def finish(self, responses: Sequence[list[int]], tokenizer: Any, draws: np.random.Generator) -> list[list[int]]:
+        """Every response closed by EOS, where the score is read."""
+        longest, eos = self.settings["lengths"]["response_tokens"], tokenizer.eos_token_id
+        return [[*ids[: longest - 1], eos] for ids in responses]
+
+    def after_training(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """Stores the mean score of the train summaries, which is taken off every score (paper note 29)."""
+        rows = self.rows("train")
+        rows = rows[rows["sft"]].reset_index(drop=True)
+        prompts = self.reward_prompt_ids(rows, tokenizer)
+        responses = tokenizer(rows["response"].tolist(), add_special_tokens=False)["input_ids"]
+        groups = [
+            Group(prompt, self.finish([ids], tokenizer, np.random.default_rng(0)))
+            for prompt, ids in zip(prompts, responses, strict=True)
+        ]
+        with torch.no_grad():
+            offset = float(score_groups(model, groups, pad_id=tokenizer.pad_token_id).double().mean())
+        setattr(model.config, SCORE_OFFSET, offset)
+        return {SCORE_OFFSET: offset}

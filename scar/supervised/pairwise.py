@@ -5,17 +5,21 @@ The prompt of a group runs once; its keys and values serve all its responses, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 from scar.config import check_numbers, require
+from scar.models import loading
 from scar.models.policy import positions
-from scar.supervised import ProgressCallback, TrainingConfig, fit, pad_right
+from scar.supervised.distractors import Distractor, blanked, row_pairs
+from scar.supervised.training import ProgressCallback, TrainingConfig, fit, pad_right
 from scar.tasks.prompts import left_pad
 
 
@@ -140,3 +144,114 @@ def score_groups(model: Any, groups: Sequence[Group], *, pad_id: int, groups_a_b
     """f32[R]: `group_scores` of many groups, without gradients."""
     batches = [groups[start : start + groups_a_batch] for start in range(0, len(groups), groups_a_batch)]
     return torch.cat([group_scores(model, batch, pad_id=pad_id) for batch in batches])
+
+
+# Groups of a better and some worse responses, drawn for rows of a task and encoded as the reward model reads them.
+
+
+Finish = Callable[[Sequence[list[int]], Any, np.random.Generator], list[list[int]]]
+"""Given the encoded responses of one group, the tokenizer and draws: what is read of them."""
+
+LabelOf = Callable[[int, str | None], float]
+"""Given a row number and the kind of a distractor (None: the row's prompt and own response): the label, NaN if not known."""
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token rows of `texts`, without special tokens."""
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+
+@dataclass(frozen=True)
+class GroupDrawer:
+    """Draws groups for rows given by their `prompts` (tokens), better responses `texts` and `distractors`.
+
+    `settings` are those of the reward model: kinds, pairs_a_row, blank. `fraction` is the share of every response that is
+    blanked; None: as in training, on a share of the groups, up to a share of each of their responses.
+    """
+
+    prompts: Sequence[list[int]]
+    texts: Sequence[str]
+    distractors: Mapping[str, Distractor]
+    finish: Finish
+    tokenizer: Any
+    draws: np.random.Generator
+    settings: Mapping[str, Any]
+    fraction: float | None = None
+    label_of: LabelOf | None = None
+
+    def draw(self, chosen: Sequence[int]) -> list[Group]:
+        """One group a row number."""
+        drawn = [[(self.texts[row], None), *self._worse(row)] for row in chosen]
+        encoded = iter(encode(self.tokenizer, [text for group in drawn for text, _ in group]))
+        return [
+            self._group(row, [kind for _, kind in group], [next(encoded) for _ in group])
+            for row, group in zip(chosen, drawn, strict=True)
+        ]
+
+    def _worse(self, row: int) -> list[tuple[str, str]]:
+        kinds, per_row = self.settings["kinds"], self.settings["pairs_a_row"]
+        own = self.texts[row].strip()
+        found = row_pairs(row, own, self.distractors, kinds, per_row=per_row, generator=self.draws)
+        return [(" " + worse, kind) for worse, kind in found]
+
+    def _group(self, row: int, kinds: list[str | None], responses: list[list[int]]) -> Group:
+        fraction = self._fraction()
+        better, *worse = self.finish(responses, self.tokenizer, self.draws)
+        # A cut may leave nothing of the difference.
+        told_apart = [
+            (better, None),
+            *((ids, kind) for ids, kind in zip(worse, kinds[1:], strict=True) if ids != better),
+        ]
+        labels = (
+            [] if self.label_of is None else [self.label_of(row, kind) for kind in (None, *(k for _, k in told_apart))]
+        )
+        return Group(self.prompts[row], [self._blank(ids, fraction) for ids, _ in told_apart], labels)
+
+    def _fraction(self) -> float:
+        if self.fraction is not None:
+            return self.fraction
+        blanks, share = self.draws.random(2)
+        blank = self.settings["blank"]
+        return share * blank["max_fraction"] if blanks < blank["share"] else 0.0
+
+    def _blank(self, ids: list[int], fraction: float) -> list[int]:
+        if not fraction:
+            return ids
+        closing = [ids[-1]] if ids[-1] == self.tokenizer.eos_token_id else []  # EOS is no player, so it is never absent
+        content = ids[: len(ids) - len(closing)]
+        space_id = loading.space_token(self.tokenizer)
+        return blanked(content, fraction, space_id=space_id, generator=self.draws) + closing
+
+
+# How good a reward model is on held-out pairs: accuracy with its interval, beside that of length alone.
+
+
+def wilson_interval(successes: int, trials: int, *, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a share (95 % for z = 1.96). ValueError without trials."""
+    if trials < 1:
+        raise ValueError("an interval needs at least one trial")
+    share, spread = successes / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    return middle - half, middle + half
+
+
+def compare(model: Any, by_kind: Mapping[str, Sequence[Group]], *, name: str, pad_id: int) -> dict[str, Any]:
+    """`name`: the share of pairs whose better response scores higher (ties count as wrong), with `name`_interval,
+    `name`_by_kind (share and pairs), and `name`_by_length: the share that the longer, and the shorter, of two would get."""
+    correct: dict[str, np.ndarray] = {}
+    lengths: list[tuple[int, int]] = []
+    for kind, groups in by_kind.items():
+        if not groups:
+            continue
+        found = margins(score_groups(model, groups, pad_id=pad_id), groups)
+        correct[kind] = (found > 0).cpu().numpy()
+        lengths += [(len(group.responses[0]), len(worse)) for group in groups for worse in group.responses[1:]]
+    every = np.concatenate(list(correct.values()))
+    better, worse = np.array(lengths).T
+    return {
+        name: float(every.mean()),
+        f"{name}_interval": wilson_interval(int(every.sum()), len(every)),
+        f"{name}_by_kind": {kind: {"share": float(c.mean()), "pairs": len(c)} for kind, c in correct.items()},
+        f"{name}_by_length": {"longer": float((better > worse).mean()), "shorter": float((better < worse).mean())},
+    }

@@ -11,9 +11,9 @@ from scar.config import GenerationConfig
 from scar.models import loading
 from scar.models.policy import CausalPolicy
 from scar.ppo.rollout import Sampler
-from scar.recipes.store import LocalModels, StartProgress
 from scar.seeding import generator, stream_seed
-from scar.supervised import (
+from scar.supervised.store import LocalModels, StartProgress
+from scar.supervised.training import (
     RewardAugmentation,
     TrainingConfig,
     accuracy,

@@ -1,1 +1,0 @@
-"""Recipes: how the models of a local scale are trained, task by task."""
