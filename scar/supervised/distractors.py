@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from scar.tasks.wrapups import sentences
+from scar.tasks.tldr import sentences
 
 COLUMNS = ["row", "chosen", "rejected", "kind"]
 CANDIDATES = 24

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from scar.tasks.imdb import ImdbTask
-from scar.tasks.wrapups import closing, closings, posts, sentences, summaries, word_count, wrapup
+from scar.tasks.tldr import closing, closings, posts, sentences, summaries, word_count, wrapup
 from tests.tasks.test_sources import configured_package
 
 BODY = "The film tells of a man who walks home at night. " * 6  # 66 words
