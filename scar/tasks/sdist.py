@@ -15,13 +15,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import Any
 
 DOWNLOAD_SECONDS = 300
 """After so long pip is taken to hang."""
@@ -125,73 +122,3 @@ def _reason(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["pip gave no reason"])[-1]
-
-
-class Rows(NamedTuple):
-    """Usable rows, and how many were left out for which reason."""
-
-    frame: pd.DataFrame
-    left_out: dict[str, int]
-
-
-def instructions(records: Sequence[Mapping[str, str]]) -> Rows:
-    """Alpaca records as (turn, answer): turn = instruction, then the input on its own line if there is one.
-
-    Left out and counted: rows whose turn or answer is blank, and repeats of an earlier turn.
-    """
-    rows = [
-        ("\n".join(part for part in (record["instruction"].strip(), record["input"].strip()) if part), record["output"])
-        for record in records
-    ]
-    return _usable([(turn, answer.strip()) for turn, answer in rows], ["turn", "answer"])
-
-
-def ranked_pairs(records: Sequence[Mapping[str, Any]]) -> Rows:
-    """DPO records (ShareGPT format) of one human turn as (turn, chosen, rejected); a system prompt leads the turn.
-
-    Left out and counted: conversations of several turns (the paper's hh keeps single-turn rows), blank texts, pairs of
-    equal answers, repeated turns.
-    """
-    rows, several = [], 0
-    for record in records:
-        roles = [message["from"] for message in record["conversations"]]
-        if roles not in (["human"], ["system", "human"]):
-            several += 1
-            continue
-        turn = "\n".join(message["value"].strip() for message in record["conversations"]).strip()
-        rows.append((turn, record["chosen"]["value"].strip(), record["rejected"]["value"].strip()))
-    usable = _usable(rows, ["turn", "chosen", "rejected"])
-    return Rows(usable.frame, {"several turns": several, **usable.left_out})
-
-
-def first_answers(records: Sequence[Mapping[str, Any]], voted: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(turn, answer) of the first exchange of `records` (DPO) of several turns, whose answers were kept when the talk went
-    on, and of `voted` ones (KTO) that went on or have a good vote; blank ones left out."""
-    rows = [
-        (talk[0]["value"], talk[1]["value"])
-        for talk in (record["conversations"] for record in records)
-        if len(talk) > 1 and talk[0]["from"] == "human"
-    ]
-    rows += [
-        (talk[0]["content"], talk[1]["content"])
-        for talk, label in ((record["messages"], record.get("label")) for record in voted)
-        if talk[0]["role"] == "user" and (len(talk) > 2 or label)
-    ]
-    return [(turn.strip(), answer.strip()) for turn, answer in rows if turn.strip() and answer.strip()]
-
-
-def _usable(rows: Sequence[tuple[str, ...]], columns: list[str]) -> Rows:
-    kept: list[tuple[str, ...]] = []
-    seen: set[str] = set()
-    left_out: Counter[str] = Counter({"blank": 0, "equal answers": 0, "repeated turn": 0})
-    for row in rows:
-        if not all(row):
-            left_out["blank"] += 1
-        elif len(row) == 3 and row[1] == row[2]:
-            left_out["equal answers"] += 1
-        elif row[0].casefold() in seen:
-            left_out["repeated turn"] += 1
-        else:
-            seen.add(row[0].casefold())
-            kept.append(row)
-    return Rows(pd.DataFrame(kept, columns=columns), dict(left_out))

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from scar.tasks import sdist
-from scar.tasks.sdist import SdistSource, instructions, ranked_pairs
+from scar.tasks.hh import instructions, ranked_pairs
+from scar.tasks.sdist import SdistSource
 
 ROWS, PAIRS = json.dumps([{"a": 1}]).encode(), json.dumps([{"b": "é"}]).encode()
 
