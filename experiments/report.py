@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scar.printing import ended, say
 from scar.report import arguments, items, outputs
-from scar.tracking.sources import open_records
+from scar.tracking.wandb_runs import open_records
 
 
 def report(request: arguments.Request) -> str:

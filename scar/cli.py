@@ -24,8 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scar.launchers import JOB_ERRORS, cancel_jobs, job_error
 from scar.printing import ended, say, stop_printing
-from scar.tracking.bars import progress_bar
-from scar.tracking.trackers import ProgressFile, SweepProgress
+from scar.tracking.trackers import ProgressFile, SweepProgress, progress_bar
 
 if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it starts in a second
     from scar.supervised.training import ProgressCallback

@@ -13,17 +13,16 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from scar.build import Run, build_engine, build_task, check_settings, local_models, setup_process
-from scar.checkpoint import FOLDER as CHECKPOINTS
-from scar.checkpoint import Checkpoint, find_checkpoint
 from scar.config import PPOConfig, fingerprint
 from scar.construct import construct, plain
 from scar.identity import run_settings
 from scar.interfaces import Engine
 from scar.runlife import RunLife
 from scar.supervised.store import RECIPE, StartProgress
-from scar.tracking.locks import only_here
+from scar.tracking.checkpoint import FOLDER as CHECKPOINTS
+from scar.tracking.checkpoint import Checkpoint, find_checkpoint
 from scar.tracking.provenance import code_digest
-from scar.tracking.records import NoWriter, RunWriter, old_records, partial_folder, read_jsonl, record_folder
+from scar.tracking.records import NoWriter, RunWriter, old_records, only_here, partial_folder, read_jsonl, record_folder
 from scar.tracking.trackers import BarTracker, JsonlTracker, ProgressFile, TrackerGroup
 
 NOT_RECORDED = ("paths", "tracker", "force", "hydra", "memory", "engine", "checkpoint")

@@ -10,9 +10,9 @@ import torch
 from omegaconf import DictConfig
 
 from scar.build import Run
-from scar.checkpoint import Checkpoint, CheckpointKeeper
 from scar.config import fingerprint
 from scar.construct import plain
+from scar.tracking.checkpoint import Checkpoint, CheckpointKeeper
 from scar.tracking.provenance import code_digest, code_state, device_description, versions
 from scar.tracking.records import SCHEMA_VERSION, NoWriter, RunWriter
 

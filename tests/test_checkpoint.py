@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from scar import run as run_module
-from scar.checkpoint import CheckpointKeeper, Postponed, find_checkpoint
 from scar.engine import single
 from scar.engine.single import TorchEngine, TorchLearner
 from scar.models.precision import add_lora
 from scar.ppo.trainer import Trainer
+from scar.tracking.checkpoint import CheckpointKeeper, Postponed, find_checkpoint
 from scar.tracking.records import RunRecord, unfinished_runs
 from tests.builders import ppo_config
 from tests.models.tiny import PROMPTS, RESPONSES, language_model, left_padded, right_padded, tiny_policy
@@ -143,7 +143,7 @@ def test_every_signal_reaches_its_listener() -> None:
 
 @pytest.mark.slow
 def test_wandb_run_of_a_run_that_goes_on_is_whole(smoke: SmokeScale, tmp_path: Path) -> None:
-    from scar.tracking.wandb_import import records_from_offline
+    from scar.tracking.wandb_runs import records_from_offline
 
     stopped_run(smoke, tmp_path / "runs", *METHODS["sparse"], "tracker=wandb")
     record = smoke.run(*FIVE, *METHODS["sparse"], "tracker=wandb", runs=tmp_path / "runs")

@@ -14,15 +14,15 @@ import rich
 import torch
 
 from scar import build
-from scar.checkpoint import find_checkpoint
 from scar.ppo.rollout import Sampler
 from scar.ppo.trainer import Trainer
 from scar.ppo.updater import PPOUpdater
 from scar.printing import ended
 from scar.seeding import stream_seed
+from scar.tracking.checkpoint import find_checkpoint
 from scar.tracking.records import RunRecord, find_records, unfinished_runs
 from scar.tracking.trackers import BarTracker, NoTracker
-from scar.tracking.wandb_import import records_from_offline
+from scar.tracking.wandb_runs import records_from_offline
 from scar.types import PromptBatch
 from tests.smoke_scale import REPOSITORY, SmokeScale
 from tests.stdouts import BROKEN

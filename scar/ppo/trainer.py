@@ -51,7 +51,7 @@ class Placement(Protocol):
 
 
 class Saver(Protocol):
-    """Keeps what a run needs to go on (scar/checkpoint.py)."""
+    """Keeps what a run needs to go on (scar/tracking/checkpoint.py)."""
 
     def after_update(self, update: int) -> None:
         """Called when `update` is done and logged."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scar.tracking.locks import only_here
+from scar.tracking.records import only_here
 
 HOLDER = """
 import sys

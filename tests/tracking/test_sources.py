@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from scar.tracking import wandb_import
-from scar.tracking.sources import open_records
+from scar.tracking import wandb_runs as wandb_import
+from scar.tracking.wandb_runs import open_records
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_every_offline_folder_is_imported_into_one_of_its_own(tmp_path: Path, as
 def test_folder_is_itself_and_loads_no_wandb(tmp_path: Path, source: str) -> None:
     (tmp_path / "C:runs").mkdir()
     code = (
-        "import sys; from pathlib import Path; from scar.tracking.sources import open_records\n"
+        "import sys; from pathlib import Path; from scar.tracking.wandb_runs import open_records\n"
         f"assert open_records({source!r}, cache=Path('cache')) == Path({source!r})\n"
         "assert not {'wandb', 'rich', 'torch'} & set(sys.modules)"
     )

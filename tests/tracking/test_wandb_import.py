@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from scar.tracking import wandb_import
+from scar.tracking import wandb_runs as wandb_import
 from scar.tracking.records import RunRecord, find_records
-from scar.tracking.wandb_import import records_from_project
-from scar.tracking.wandb_runs import RECORD_FILE, record_contents
+from scar.tracking.wandb_runs import RECORD_FILE, record_contents, records_from_project
 from tests.tracking.wandb_record import ROWS, assert_equal_records, folder_of_record, written
 
 PROJECT = "me/scar"

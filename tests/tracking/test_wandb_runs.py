@@ -10,8 +10,15 @@ from typing import Any
 import pytest
 
 from scar.tracking.records import RunRecord, RunWriter, find_records
-from scar.tracking.wandb_import import records_from_offline
-from scar.tracking.wandb_runs import RECORD_FILE, OfflineRun, WandbTracker, offline_runs, project_runs, rows_of_history
+from scar.tracking.wandb_runs import (
+    RECORD_FILE,
+    OfflineRun,
+    WandbTracker,
+    offline_runs,
+    project_runs,
+    records_from_offline,
+    rows_of_history,
+)
 from tests.tracking.wandb_record import EVALUATION, ROWS, assert_equal_records, folder_of_record, written
 
 
