@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from experiments.benchmarks.update import as_dicts, machine, markdown
-from scar.cli import training_bar
+from scar.commands.cli import training_bar
 from scar.models.loading import quiet_transformers
 from scar.printing import ended, say
 from scar.report.outputs import write_files

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from scar.cli import run_script, training_bar
-from scar.planning.check import check
+from scar.commands.check import check
+from scar.commands.cli import run_script, training_bar
 from scar.planning.tables import render
 from scar.printing import say
 

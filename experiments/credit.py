@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from scar.cli import one_line_errors, run_script, training_bar
+from scar.commands.cli import one_line_errors, run_script, training_bar
 from scar.printing import say
 from scar.report.credit import load_credit
 from scar.report.credit_outputs import write_credit
@@ -15,7 +15,7 @@ from scar.report.credit_outputs import write_credit
 @hydra.main(config_path="../conf", config_name="credit", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Compute the record unless it is there, and draw it."""
-    from scar.crediting import make_credit  # torch and transformers: not for --help
+    from scar.commands.credit import make_credit
 
     with one_line_errors():
         folder = make_credit(cfg, HydraConfig.get().overrides.task, start_progress=training_bar)

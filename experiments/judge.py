@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from scar.cli import one_line_errors, run_script, training_bar
+from scar.commands.cli import one_line_errors, run_script, training_bar
 from scar.printing import say
 from scar.report.selection import select_cells
 

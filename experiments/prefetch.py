@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from scar.cli import one_line_errors, run_script
+from scar.commands.cli import one_line_errors, run_script
 from scar.printing import say
 
 
@@ -12,7 +12,7 @@ def main(cfg: DictConfig) -> None:
     """Fetch every repository of the composed config."""
     from huggingface_hub import snapshot_download
 
-    from scar.prefetch import fetch, repositories
+    from scar.commands.prefetch import fetch, repositories
 
     with one_line_errors():
         fetched = [f"{one.kind} {one.name}: {fetch(one, snapshot_download)}\n" for one in repositories(cfg)]

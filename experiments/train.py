@@ -3,13 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from scar.cli import one_line_errors, run_script
+from scar.commands.cli import one_line_errors, run_script
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run the composed config."""
-    from scar.run import train_run  # here, so that a sweep's parent process does not load torch and transformers
+    from scar.commands.train import train_run
 
     with one_line_errors():
         train_run(cfg)

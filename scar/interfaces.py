@@ -1,6 +1,6 @@
 """The seams of the house on one page: what a task, a model, a credit method or a tracker must be able to do.
 
-Implementations do not inherit from these; `scar/build.py` wires them together and mypy compares the shapes.
+Implementations do not inherit from these; `scar/commands/build.py` wires them together and mypy compares the shapes.
 """
 
 from __future__ import annotations

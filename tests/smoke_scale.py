@@ -12,7 +12,8 @@ from unittest import mock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from scar import build, run
+from scar.commands import build
+from scar.commands import train as run
 from scar.tracking.records import RunRecord
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -223,7 +223,7 @@ def test_the_rule_itself(name: str, imported: str, wrong: bool) -> None:
 
 
 def test_the_import_walk_sees_every_form() -> None:
-    source = "import scar.build\nfrom scar.models import loading\ndef f():\n    from scar import trainer\n"
+    source = "import scar.commands.build\nfrom scar.models import loading\ndef f():\n    from scar import trainer\n"
     assert problems_free(ast.parse(source)) == {"build", "models.loading", "trainer"}
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from scar import run as run_module
+from scar.commands import train as run_module
 from scar.engine import single
 from scar.engine.single import TorchEngine, TorchLearner
 from scar.models.precision import add_lora
@@ -153,7 +153,7 @@ def test_wandb_run_of_a_run_that_goes_on_is_whole(smoke: SmokeScale, tmp_path: P
 
 
 def test_last_checkpoint_keeps_a_run_whose_evaluation_fails(smoke: SmokeScale, tmp_path: Path) -> None:
-    from scar.build import Run
+    from scar.commands.build import Run
 
     evaluate, calls = Run.evaluate, []
 

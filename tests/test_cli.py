@@ -17,8 +17,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 
-from scar import cli
-from scar.cli import one_line, report_lines, sweep_size
+from scar.commands import cli
+from scar.commands.cli import one_line, sweep_size
+from scar.commands.models import report_lines
 from tests.smoke_scale import REPOSITORY, SmokeScale
 
 

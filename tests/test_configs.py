@@ -17,16 +17,16 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from scar.cli import sweep_size
 from scar.coalitions.backends import BACKENDS, DTYPES, make_scorer
+from scar.commands.build import build_settings, construct
+from scar.commands.cli import sweep_size
+from scar.commands.train import run_folder, run_identity
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
-from scar.construct import build_settings, construct
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.credit.shap_oracle import ShapEstimator
 from scar.judging.prompts import Summaries
 from scar.models.loading import new_policy_model, new_reward_model, train_tokenizer
 from scar.models.reward import SequenceRewardModel
-from scar.run import run_folder, run_identity
 from scar.supervised.store import LocalModels
 from scar.supervised.training import RewardAugmentation, TrainingConfig
 from scar.tasks.prompts import FirstTokens
@@ -67,7 +67,7 @@ RUN_TIME: dict[str, Any] = {
     "model_seed": 1,
     "device": torch.device("cpu"),
 }
-"""Stand-ins for what scar/build.py passes to constructors beside their config."""
+"""Stand-ins for what scar/commands/build.py passes to constructors beside their config."""
 
 
 def composed_with_hydra(*overrides: str, root: str = "config") -> DictConfig:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scar import crediting
+from scar.commands import credit as crediting
 from scar.report.credit import load_credit
 from scar.tracking.credit_records import CreditRecord
 from scar.tracking.records import RunRecord

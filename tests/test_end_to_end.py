@@ -13,7 +13,7 @@ import pytest
 import rich
 import torch
 
-from scar import build
+from scar.commands import build
 from scar.ppo.rollout import Sampler
 from scar.ppo.trainer import Trainer
 from scar.ppo.updater import PPOUpdater
@@ -409,7 +409,7 @@ def test_wandb_files_lie_in_the_finished_run_folder_and_give_it_back(smoke: Smok
 
 
 def test_models_are_trained_once(smoke: SmokeScale, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scar.run import prepare_model
+    from scar.commands.models import prepare_model
     from scar.supervised import sentiment
 
     def trained_again(*arguments: Any, **options: Any) -> None:

@@ -13,10 +13,11 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
-from scar import build
-from scar.gold import gold_reward_model
+from scar.commands import build
+from scar.commands.judge import gold_reward_model
+from scar.commands.models import prepare_model
+from scar.commands.train import run_folder, run_identity
 from scar.models.loading import new_reward_model, train_tokenizer
-from scar.run import prepare_model, run_folder, run_identity
 from scar.supervised.preference import AnswerModels
 from scar.tasks.hh import REWARD_PROMPT
 from scar.tasks.imdb import hash_split

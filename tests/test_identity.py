@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from scar.commands.train import class_name, run_config, run_folder, run_identity, train_run
 from scar.config import fingerprint
 from scar.identity import old_name, run_settings
-from scar.run import class_name, run_config, run_folder, run_identity, train_run
 from scar.tracking.records import RunRecord, find_records
 from tests.smoke_scale import composed
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from scar import parts
+from scar.commands import build as parts
+from scar.commands.train import train_run
 from scar.models import loading
-from scar.run import train_run
 from scar.tracking.records import RunRecord
 from tests.paper_scale.hub import imdb
 from tests.smoke_scale import SmokeScale, composed

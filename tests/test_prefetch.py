@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scar.prefetch import Repository, fetch, repositories
+from scar.commands.prefetch import Repository, fetch, repositories
 from tests.smoke_scale import composed
 
 POSTS = "vwxyzjn/summarize_from_feedback_tldr_3_filtered_oai_preprocessing_1706381144"

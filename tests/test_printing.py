@@ -11,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from scar import cli
+from scar.commands import cli
 from scar.printing import ended, printing, say
 from tests.smoke_scale import REPOSITORY
 from tests.stdouts import BROKEN, REASONS

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 import torch
 
-from scar import build
+from scar.commands import build
+from scar.commands.models import prepare_model
+from scar.commands.train import train_run
 from scar.models.cache import ModelCache
 from scar.models.loading import load_policy_model, load_tokenizer
 from scar.models.pretrained import PackagedModel
-from scar.run import prepare_model, train_run
 from scar.tracking.records import RunRecord
 from tests.gguf_package import install
 from tests.smoke_scale import composed, silent_progress

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from scar.build import Run, check_settings, setup_process
 from scar.coalitions.backends import make_scorer
+from scar.commands.build import Run, check_settings, setup_process
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
 from scar.credit.game import BatchGame, TextGame
 from scar.credit.shap_oracle import partition_values

@@ -21,7 +21,7 @@ ADAM_NUMBERS = 2
 ON_DEVICE = {"reference": ("generate", "logprobs", "evaluation"), "reward": ("score", "credit", "evaluation")}
 BROUGHT = {"reference": ("generate",), "reward": ("score", "credit")}
 """With memory.offload: the stages of an update in which a model is on the device, and before which it is brought there
-(scar/parts.py)."""
+(scar/commands/build.py)."""
 ORDER = ("generate", "logprobs", "score", "credit", "update", "optimizer")
 """The stages of an update."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scar.cli import sweep_size
+from scar.commands.cli import sweep_size
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig, PPOConfig
 from scar.interfaces import Estimator
 from scar.planning.devices import Device, Network, device

@@ -75,7 +75,7 @@ class OnDevice:
 
 @dataclass
 class Trainer:
-    """Everything one run needs, wired by scar/build.py. `alpha` is the dense share of Eq. 6."""
+    """Everything one run needs, wired by scar/commands/build.py. `alpha` is the dense share of Eq. 6."""
 
     config: PPOConfig
     seed: int

@@ -1,7 +1,7 @@
 """Credit records on disk: the credit of given texts under several methods, computed once, drawn without any model.
 
 A record is a folder with `manifest.json` (what was computed) and `credit.jsonl` (a row a response; `CreditRows` in
-scar/evaluation/credit.py says which keys). It is written into `<folder>.partial` and renamed when it is whole; a row does
+scar/commands/credit.py says which keys). It is written into `<folder>.partial` and renamed when it is whole; a row does
 not depend on the others, so what an interrupted computation left is gone on with.
 """
 

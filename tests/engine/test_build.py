@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import torch
 
-from scar import build
+from scar.commands import build
 from scar.engine.single import TorchEngine
 from scar.engine.zero import DeepSpeedEngine
 from scar.models.policy import CausalPolicy

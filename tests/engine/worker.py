@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from scar.cli import run_script
-from scar.parts import Parts
+from scar.commands.build import Parts
+from scar.commands.cli import run_script
+from scar.commands.train import train_run
 from scar.ppo.trainer import Trainer
-from scar.run import train_run
 from tests.smoke_scale import composed
 
 weights, fault, *overrides = sys.argv[1:]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from scar.commands.credit import Assigner, CreditRows, nested
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
 from scar.credit.methods import AttentionMethod, ScarMethod, SparseMethod, UniformMethod
-from scar.evaluation.credit import Assigner, CreditRows, nested
 from scar.segmentation.chunks import ChunkParser
 from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter
 from scar.types import Rollout, Scores

@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from scar.cli import run_script
+from scar.commands.cli import run_script
 
 
 @hydra.main(config_path="../../conf", config_name="config", version_base="1.3")

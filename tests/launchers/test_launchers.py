@@ -16,8 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
-from scar import launchers, packages
-from scar.launchers import PLUGIN, SubmittedJobs, job_error
+from scar import packages
+from scar.commands import cli as launchers
+from scar.commands.cli import PLUGIN, SubmittedJobs, job_error
 from tests.launchers.fake_slurm import Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from scar.run import prepare_model, train_run
+from scar.commands.models import prepare_model
+from scar.commands.train import train_run
 from scar.tracking.records import RunRecord
 from tests.paper_scale.hub import BUILD
 from tests.smoke_scale import composed, silent_progress

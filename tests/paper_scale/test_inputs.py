@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from scar import build
+from scar.commands import build
 from scar.types import PromptBatch, Rollout
 from tests.paper_scale.conftest import Hub
 from tests.paper_scale.hub import INSTRUCTIONS

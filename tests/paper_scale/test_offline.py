@@ -9,10 +9,10 @@ import torch
 from datasets import exceptions as dataset_errors
 from huggingface_hub import constants, errors
 
-from scar import build
+from scar.commands import build
+from scar.commands.models import prepare_model
 from scar.models import loading
 from scar.packages import not_on_hub
-from scar.run import prepare_model
 from tests.paper_scale.conftest import Hub
 from tests.smoke_scale import composed, silent_progress
 

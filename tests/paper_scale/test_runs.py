@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from scar import build
-from scar import parts as parts_module
+from scar.commands import build
+from scar.commands import build as parts_module
 from scar.models.precision import has_adapters
 from scar.report.costs import cost_rows
 from scar.report.tables import table1_markdown

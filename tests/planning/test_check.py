@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from scar.commands.check import check, run_of
 from scar.config import MemoryConfig
-from scar.planning.check import check, run_of
 from scar.planning.devices import DEVICES
 from scar.planning.tables import WIDTH, Report, SharedReport, hours, render
 from tests.smoke_scale import CONF, REPOSITORY, composed, silent_progress
@@ -167,7 +167,7 @@ def run_script(
 ) -> tuple[int, str, str]:
     """Exit status and output of experiments/check.py."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the script sets it: so it is taken back
-    monkeypatch.setattr("scar.cli.training_bar", silent_progress)  # a bar would be drawn until pytest ends
+    monkeypatch.setattr("scar.commands.cli.training_bar", silent_progress)  # a bar would be drawn until pytest ends
     monkeypatch.setattr(sys, "argv", ["check.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(REPOSITORY / "experiments" / "check.py"), run_name="__main__")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from scar.commands.build import plain
 from scar.config import LoadConfig
-from scar.construct import plain
 from scar.planning.devices import DEVICES
 from scar.planning.estimate import Planner
 from scar.planning.models import Models, count, fake_models, held_bytes, largest_layer_bytes, policy_shape, reward_shape

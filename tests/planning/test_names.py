@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scar.construct import plain
+from scar.commands.build import plain
 from scar.packages import check_names
 from tests.planning.tiny import GPT2, models
 from tests.smoke_scale import composed

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from scar.construct import plain
+from scar.commands.build import plain
 from scar.planning.models import policy_shape, reward_shape
 from tests.planning.tiny import GPT2, LLAMA, models
 from tests.smoke_scale import composed

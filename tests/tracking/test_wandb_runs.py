@@ -33,7 +33,7 @@ def logged(writer: RunWriter) -> WandbTracker:
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    """A run that was logged into W&B's offline files and committed, as scar/run.py does it."""
+    """A run that was logged into W&B's offline files and committed, as scar/commands/train.py does it."""
     writer = written(folder_of_record(tmp_path_factory.mktemp("runs")))
     logged(writer).finish("finished")
     return writer.commit()

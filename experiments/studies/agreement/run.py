@@ -18,8 +18,8 @@ from experiments.benchmarks.estimators import CONF, Advance, compose, initialize
 from experiments.studies.agreement.cases import Source, case_tables, given_texts
 from experiments.studies.agreement.measures import GameRow, Row, measure
 from experiments.studies.agreement.splits import Texts
-from scar.build import Run, build_task, check_settings, setup_process
 from scar.coalitions.backends import make_scorer
+from scar.commands.build import Run, build_task, check_settings, setup_process
 from scar.models import loading
 from scar.seeding import generator
 from scar.segmentation.segmenters import TokenSegmenter

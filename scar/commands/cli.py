@@ -6,9 +6,11 @@ import atexit
 import math
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +24,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from scar.launchers import JOB_ERRORS, cancel_jobs, job_error
+from scar.packages import require_installed
 from scar.printing import ended, say, stop_printing
-from scar.tracking.trackers import ProgressFile, SweepProgress, progress_bar
+from scar.tracking.trackers import SweepProgress, progress_bar
 
 if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it starts in a second
     from scar.supervised.training import ProgressCallback
@@ -112,50 +114,6 @@ def _losses(losses: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
 
 
-def make_model(cfg: DictConfig, kind: str) -> None:
-    """Make one local model, with a bar and a line on its quality; in a sweep the sweep's display shows both."""
-    from scar.run import prepare_model  # here, so that a sweep's parent process does not load torch and transformers
-
-    with one_line_errors():
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            report = prepare_model(cfg, kind, start_progress=training_bar)
-            where = f"task={cfg.task.name} at scale={cfg.scale} (models.source={cfg.models.source})"
-            nothing = [f"{where} has no {kind} model of its own: there is nothing to train here"]
-            say("".join(line + "\n" for line in (report_lines(kind, report) if report else nothing)))
-            return
-        name = f"{cfg.task.name}/{kind}"
-        file = ProgressFile(Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=1)
-        status, lines = "failed", None
-        try:
-            report = prepare_model(cfg, kind, start_progress=lambda title: _into(file))
-            status = "skipped" if report is None or report["cached"] else "finished"
-            lines = None if report is None else "\n".join(report_lines(name, report))
-        finally:
-            file.finish(status, result=lines)
-
-
-def _into(file: ProgressFile) -> ProgressCallback:
-    """A training's progress, at most twice a second, into the file that the sweep's display reads."""
-    last = [0.0]
-
-    def advance(done: int, total: int, losses: dict[str, float]) -> None:
-        if done == total or time.monotonic() - last[0] > 0.5:
-            last[0] = time.monotonic()
-            file.advance(done, _losses(losses), updates=total)
-
-    return advance
-
-
-def report_lines(title: str, report: dict[str, Any]) -> list[str]:
-    """A model's quality report: one line of numbers, and the text samples of a model just trained."""
-    numbers = [
-        f"{key} {value:.5g}" for key, value in report.items() if isinstance(value, (int, float)) and key != "cached"
-    ]
-    state = "cached" if report["cached"] else "trained"
-    samples = [] if report["cached"] else report.get("samples", [])
-    return [f"{title} model ({state}, {report['folder']}): {', '.join(numbers)}", *(f"  {text!r}" for text in samples)]
-
-
 def sweep_size(overrides: list[str]) -> int:
     """How many runs a list of Hydra overrides stands for: the product over the last override of each key."""
     parsed = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(overrides)}
@@ -201,3 +159,85 @@ class SweepWatcher(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Stop drawing."""
         self._stop()
+
+
+# Sweeps whose runs are jobs of submitit (conf/hydra/launcher/submitit_*.yaml): what they need, what is said of them, their end.
+
+
+PLUGIN = "hydra_plugins.hydra_submitit_launcher"
+SLURM_COMMANDS = ("sbatch", "srun", "sacct", "scontrol", "scancel")
+
+# conf/hydra/launcher has files of the plugins' names, so that no name gives other values than ours. Hydra checks them against
+# the plugins' own keys and types, and would say with each command that another way to ask for that is recommended.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+_unfinished: list[str] = []
+"""Names of the SLURM jobs that this process waits for."""
+
+
+class SubmittedJobs(Callback):
+    """Hydra callback of every sweep, without effect unless `launcher`, the path of the launcher's class, is submitit's."""
+
+    def __init__(self, *, launcher: str, mode: RunMode | None) -> None:
+        """FileNotFoundError with what to do if the package or SLURM is not there, ValueError if no sweep is asked for: Hydra
+        would run a single run here and now, whatever its launcher."""
+        if not launcher.startswith(PLUGIN):
+            return
+        option = f"hydra/launcher=submitit_{'slurm' if self._is_slurm(launcher) else 'local'}"
+        if mode == RunMode.RUN:
+            raise ValueError(f"{option} is for sweeps: add --multirun or an experiment, also for a single run")
+        require_installed(PLUGIN, extra="slurm", why=option)
+        absent = [name for name in SLURM_COMMANDS if shutil.which(name) is None]
+        if self._is_slurm(launcher) and absent:
+            raise FileNotFoundError(
+                f"{option} needs SLURM, and there is no {', '.join(absent)} here; start it where jobs are submitted, "
+                "or use hydra/launcher=joblib"
+            )
+
+    @staticmethod
+    def _is_slurm(launcher: str) -> bool:
+        return launcher.endswith(".SlurmLauncher")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say where the jobs' logs are."""
+        launcher = config.hydra.launcher
+        if launcher._target_.startswith(PLUGIN):
+            say(f"jobs {launcher.name}, their logs: {launcher.submitit_folder}\n")
+        if self._is_slurm(launcher._target_):
+            _unfinished.append(launcher.name)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """In a job of several processes: tell torch which one this is, as torchrun would (scar/engine/spread.py)."""
+        launcher = config.hydra.launcher
+        if self._is_slurm(launcher._target_) and launcher.nodes * launcher.tasks_per_node > 1:
+            from submitit.helpers import TorchDistributedEnvironment
+
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """All jobs have ended."""
+        _unfinished.clear()
+
+
+def cancel_jobs() -> None:
+    """Cancel the SLURM jobs that this process waits for: who ends a command wants its runs to end."""
+    for name in _unfinished:
+        subprocess.run(["scancel", f"--name={name}"], check=False)
+    _unfinished.clear()
+
+
+JOB_ERRORS = (RuntimeError, subprocess.CalledProcessError)
+"""What submitit raises, among others."""
+
+
+def job_error(error: BaseException) -> str | None:
+    """One line for an error of submitit, None for others: what happened, without the job's log, and what to do."""
+    if isinstance(error, subprocess.CalledProcessError) and error.cmd[0] == "scontrol":
+        said = f"Job not requeued because: `{' '.join(error.cmd)}` failed with status {error.returncode}."
+    elif type(error).__module__.startswith("submitit."):
+        said = " ".join(str(error).split("-----")[0].split())
+    else:
+        return None
+    if said.startswith("Job ") and _unfinished:
+        said += f" The other jobs go on (squeue --name={_unfinished[0]}); when they have ended, the same command does the rest."
+    return said

@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from scar.build import check_settings
+from scar.commands.build import build_settings, check_settings, construct, plain
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig
-from scar.construct import build_settings, construct, plain
 from scar.identity import data_source
 from scar.models.loading import quiet_transformers
 from scar.packages import Named, check_names

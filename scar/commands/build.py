@@ -1,0 +1,440 @@
+"""The composition root: from a Hydra config to wired objects. Below this module nothing knows Hydra or its config type."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from scar.coalitions.backends import ScorerReport, make_scorer
+from scar.config import (
+    EvaluationConfig,
+    GenerationConfig,
+    LoadConfig,
+    MemoryConfig,
+    PPOConfig,
+    ScoringConfig,
+    check_alpha,
+    require,
+)
+from scar.engine.single import TorchEngine
+from scar.identity import data_source
+from scar.interfaces import CoalitionScorer, CreditMethod, Engine, RewardModel, Segmenter, Task, Tracker
+from scar.models import loading
+from scar.models.cache import ModelCache
+from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.precision import FLOATS, HostParking, add_lora
+from scar.models.reading import RewardReader, same_tokenizer
+from scar.models.reward import SequenceRewardModel
+from scar.ppo.evaluation import evaluate_policy
+from scar.ppo.rollout import ResponseScoring, Sampler
+from scar.ppo.trainer import OnDevice, Placement, Trainer
+from scar.ppo.updater import KLController, PPOUpdater
+from scar.seeding import generator, stream_seed
+from scar.supervised.store import LocalModels
+from scar.tasks.prompts import PromptBatches
+from scar.tracking.metering import Meter
+
+NO_SETTINGS = ("source", "build", "stated", "pretrained", "gold")
+"""Keys of `models` that are not settings of a recipe."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device; ValueError when it is not there."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={name}; allowed: auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def setup_process(cfg: DictConfig) -> torch.device:
+    """Threads, logging and noise of this process; returns the device."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.raiseExceptions = False  # on a full disk W&B's log lines would bury the one error that matters
+    for key in ("seed", "model_seed", "threads"):
+        least = 1 if key == "threads" else 0
+        require(type(cfg[key]) is int and cfg[key] >= least, f"{key}={cfg[key]}", f"a whole number, {least} or more")
+    require(type(cfg.force) is bool, f"force={cfg.force}", "true or false")
+    torch.set_num_threads(cfg.threads)
+    loading.quiet_transformers()
+    device = resolve_device(cfg.device)
+    if device.type == "cpu":  # transformers imports DeepSpeed where it is installed, which would warn of that
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    return device
+
+
+def build_task(cfg: DictConfig) -> Any:
+    """The task with its data source; a source that keeps files gets the cache."""
+    node = cfg.task.sources[data_source(cfg.task)]
+    keeps_files = "cache" in inspect.signature(get_object(node._target_)).parameters
+    source = construct(node, **({"cache": Path(cfg.paths.cache)} if keeps_files else {}))
+    return construct(cfg.task.build, source=source)
+
+
+def local_models(cfg: DictConfig, task: Any, device: torch.device, *, gold: bool = False) -> LocalModels:
+    """The models that this config trains; `gold`: the gold reward model, whose settings are the others' but for what
+    `models.gold` sets."""
+    allowed = ("scratch",) if gold else ("scratch", "tuned")
+    if cfg.models.source not in allowed:
+        raise ValueError(
+            f"models.source={cfg.models.source}: there is nothing to train; allowed: {' or '.join(allowed)}"
+        )
+    cache = ModelCache(Path(cfg.paths.cache))
+    models = cfg.models.copy()
+    if gold:
+        OmegaConf.set_struct(models, True)  # a setting that the others do not have is an error
+        models = OmegaConf.merge(models, cfg.models.gold)
+    return construct(
+        _recipe(cfg, task),
+        settings={key: value for key, value in plain(models).items() if key not in NO_SETTINGS},
+        pretrained=construct(cfg.models.pretrained) if "pretrained" in cfg.models else None,
+        task=task,
+        cache=cache,
+        model_seed=cfg.model_seed,
+        device=device,
+        gold=gold,
+    )
+
+
+def _recipe(cfg: DictConfig, task: Any) -> DictConfig:
+    """How the models are trained: on preferences that the data state, or on those that the recipe constructs."""
+    stated = hasattr(task.source, "comparisons")
+    name = "stated" if stated else "build"
+    if name not in cfg.models:
+        data = f"task.data_dir={cfg.task.data_dir}" if stated else f"task.source={cfg.task.source}"
+        raise ValueError(f"{data} with scale={cfg.scale}: these models cannot be trained on it; choose another scale")
+    return cfg.models[name]
+
+
+def check_settings(cfg: DictConfig) -> PPOConfig:
+    """Check every setting that can be checked before data and models are loaded; returns the PPO settings."""
+    check_alpha(cfg.shaping.alpha)
+    build_settings(GenerationConfig, cfg.task.generation, "task.generation")
+    build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
+    build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
+    memory, narrow = build_settings(MemoryConfig, cfg.memory, "memory"), cfg.coalitions.dtype != "float32"
+    require(
+        not (memory.offload and narrow),
+        f"memory.offload=true with coalitions.dtype={cfg.coalitions.dtype}, which is a second copy of the reward model",
+        "coalitions.dtype=float32 (and models.reward.weights=bfloat16)",
+    )
+    every = cfg.checkpoint.updates
+    cadence = every is None or (type(every) is int and every >= 1)
+    require(cadence, f"checkpoint.updates={every}", "null or a whole number, 1 or more")
+    sharded = cfg.engine.get("frozen_zero_stage", 0) == 3
+    require(
+        not (memory.offload and sharded),
+        "memory.offload=true with engine.frozen_zero_stage=3, which places the same models",
+        "one of them",
+    )
+    return instantiate(cfg.ppo)
+
+
+def build_engine(cfg: DictConfig) -> Engine:
+    """Where models compute. ValueError when more processes were launched than the engine makes use of."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun and deepspeed set it
+    engine = construct(cfg.engine)
+    require(
+        engine.processes == launched,
+        f"{launched} processes with engine={engine.describe()['name']}, each of which would train the same run",
+        "engine=deepspeed, or one process",
+    )
+    return engine
+
+
+class ModelNames:
+    """Where policy, reward model and tokenizer of a config come from: folders of the cache, or names on the hub."""
+
+    def __init__(self, cfg: DictConfig, task: Any, device: torch.device) -> None:
+        self._local = None if cfg.models.source == "hub" else local_models(cfg, task, device)
+        self._cfg = cfg.models
+
+    def __getitem__(self, kind: str) -> str:
+        """Folder or hub name of "policy" or "reward"."""
+        return str(self._local.folder(kind)) if self._local else self._cfg[kind].name
+
+    def revision(self, kind: str) -> str | None:
+        """The commit of the hub that is asked for; None: the newest, or a folder of the cache."""
+        return None if self._local else self._cfg[kind].revision
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: fingerprints and quality reports, or names."""
+        if self._local is None:
+            return {kind: {"name": self[kind], "revision": self.revision(kind)} for kind in ("policy", "reward")}
+        kinds = ("policy", "reward")
+        return {k: {"fingerprint": self._local.fingerprint(k), "report": self._local.report(k)} for k in kinds}
+
+
+def load_parts(cfg: DictConfig, device: torch.device, engine: Engine | None = None) -> Parts:
+    """The task and models of a config, loaded; `engine`: where they compute, None for this process."""
+    task = build_task(cfg)
+    return Parts(cfg, task, ModelNames(cfg, task, device), device, engine)
+
+
+class Run:
+    """The wired objects of one run: `trainer` trains, `learner` holds what is trained, `evaluate` judges, `meter` counts,
+    `names` says which models (of which `reward_model` is one), `coalitions` how coalitions are scored (None for methods
+    that ask for none)."""
+
+    def __init__(
+        self, cfg: DictConfig, ppo: PPOConfig, device: torch.device, tracker: Tracker, engine: Engine | None = None
+    ) -> None:
+        self._evaluation = build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
+        self._parts = parts = load_parts(cfg, device, engine)
+        engine = parts.engine
+        self.names, self.reward_model = parts.names, parts.reward_model
+        policy = parts.policy()
+        reference = policy.reference()
+        self._sampler = parts.sampler(policy, reference)
+        self.meter = Meter(device)
+        method, self.coalitions = parts.method(cfg)
+        segmenter = parts.segmenter(cfg)
+        if method.needs_units:
+            segmenter.load()
+        self._placement = parts.placement(reference)  # last: until now models are tried and copied on the device
+        self.learner = engine.learner(policy, ppo)
+        self.trainer = Trainer(
+            config=ppo,
+            seed=cfg.seed,
+            alpha=check_alpha(cfg.shaping.alpha),
+            device=device,
+            prompts=parts.prompts("train", ppo.batch_size, cfg.seed),
+            sampler=self._sampler,
+            scoring=parts.scoring,
+            segmenter=segmenter,
+            method=method,
+            updater=PPOUpdater(self.learner, ppo),
+            kl_controller=KLController(
+                kind=ppo.kl_control, coef=ppo.kl_coef, target=ppo.kl_target, horizon=ppo.kl_horizon
+            ),
+            tracker=tracker,
+            meter=self.meter,
+            engine=engine,
+            placement=self._placement,
+        )
+        engine.settle()
+
+    def describe_models(self) -> dict[str, Any]:
+        """For the manifest of the record (`Parts.describe_models`)."""
+        return self._parts.describe_models()
+
+    def evaluate(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Judge the policy as it is now on the fixed test prompts."""
+        with self._placement.during("rollout"), self._placement.during("score"):
+            return self._parts.evaluate(self._sampler, self._evaluation)
+
+
+# What a config is made of, loaded and ready to be wired: the pieces that runs and credit records share.
+
+
+def _commit(model: Any) -> str | None:
+    """The commit of the hub that a model was loaded from; None for a folder, and for a model that is not Hugging Face's."""
+    return getattr(getattr(model, "config", None), "_commit_hash", None)
+
+
+def load_reward_model(
+    name: str, *, rows_a_batch: int, device: torch.device, revision: str | None = None, weights: str = "float32"
+) -> tuple[SequenceRewardModel, Any]:
+    """A reward model with its tokenizer, by folder or hub name."""
+    tokenizer = loading.load_tokenizer(name, revision=revision)
+    model = loading.load_reward_sequence_model(name, device=device, revision=revision, weights=weights)
+    return SequenceRewardModel(model, space_id=loading.space_token(tokenizer), rows_a_batch=rows_a_batch), tokenizer
+
+
+def build_scoring(
+    cfg: DictConfig, policy_tokenizer: Any, reward_model: RewardModel, reward_tokenizer: Any
+) -> ResponseScoring:
+    """Scores of the policy's responses as the task of `cfg` has them read."""
+    config = build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
+    reader = RewardReader(
+        policy_tokenizer, reward_tokenizer, reads_eos=config.reads_eos, max_tokens=reward_model.max_tokens
+    )
+    return ResponseScoring(reward_model, reader, config)
+
+
+class Parts:
+    """Tokenizers, reward model and scoring of a config, loaded at once; policy, credit method and segmenter on demand. `names`
+    says which models these are."""
+
+    def __init__(
+        self, cfg: DictConfig, task: Task, names: ModelNames, device: torch.device, engine: Engine | None = None
+    ) -> None:
+        self._cfg, self._device = cfg, device
+        self.engine: Engine = engine or TorchEngine()
+        self._generation = build_settings(GenerationConfig, cfg.task.generation, "task.generation")
+        self._task, self.names = task, names
+        self._memory = build_settings(MemoryConfig, cfg.memory, "memory")
+        self.tokenizer = loading.load_tokenizer(names["policy"], revision=names.revision("policy"))
+        reward = cfg.models.reward
+        self.reward_model, self._reward_tokenizer = load_reward_model(
+            names["reward"],
+            rows_a_batch=reward.rows_a_batch,
+            device=device,
+            revision=names.revision("reward"),
+            weights=reward.get("weights", "float32"),  # models trained from scratch have no choice
+        )
+        self._commits = {"reward": _commit(getattr(self.reward_model, "model", None))}
+        self._text_scorer = self.engine.reward_model(self.reward_model)
+        self.scoring = build_scoring(cfg, self.tokenizer, self._text_scorer, self._reward_tokenizer)
+
+    def describe_models(self) -> dict[str, Any]:
+        """For the manifest of a record: fingerprints and reports, or names with the commits of the hub that were loaded."""
+        found = self.names.describe()
+        return {
+            kind: entry | ({"commit": self._commits.get(kind)} if "name" in entry else {})
+            for kind, entry in found.items()
+        }
+
+    def policy(self) -> CausalPolicy:
+        """The SFT policy with the value function that the config names."""
+        held = self._load_config()
+        model = loading.load_policy_model(
+            self.names["policy"], device=self._device, revision=self.names.revision("policy"), weights=held.weights
+        )
+        self._check_context(model)
+        self._commits["policy"] = _commit(model)
+        if held.adapters is not None:
+            add_lora(model, held.adapters, seed=stream_seed(self._cfg.seed, "lora"))
+        return CausalPolicy(
+            model,
+            temperature=self._generation.temperature,
+            min_new_tokens=self._generation.min_new_tokens,
+            eos_id=self.tokenizer.eos_token_id,
+            pad_id=self.tokenizer.pad_token_id,
+            compute=FLOATS[held.compute],
+            recompute=self._memory.gradient_checkpointing,
+            **self._build_value(model.config.hidden_size),
+        )
+
+    def _load_config(self) -> LoadConfig:
+        """How the policy is held; models trained from scratch have no choice."""
+        node = self._cfg.models.policy.get("load")
+        return LoadConfig() if node is None else build_settings(LoadConfig, node, "models.policy.load")
+
+    def _build_value(self, hidden_size: int) -> dict[str, Any]:
+        """The value function: a head on the policy's trunk, or a copy of the reward model (paper note 23)."""
+        if self._cfg.ppo.value_net == "shared":
+            head = new_value_head(hidden_size, generator(self._cfg.seed, "value_head")).to(self._device)
+            return {"value_head": head}
+        if not same_tokenizer(self.tokenizer, self._reward_tokenizer):
+            raise ValueError(
+                "ppo.value_net=separate starts as the reward model, which has another tokenizer; use ppo.value_net=shared"
+            )
+        trunk, head = self.reward_model.as_value_net()
+        return {"value_trunk": trunk, "value_head": head}
+
+    def _check_context(self, model: Any) -> None:
+        needed = self._cfg.task.prompt.max_tokens + self._generation.max_new_tokens
+        if needed > model.config.max_position_embeddings:
+            raise ValueError(
+                f"prompt and response take up to {needed} tokens, the policy reads {model.config.max_position_embeddings}; "
+                "lower task.generation.max_new_tokens or task.prompt.max_tokens"
+            )
+
+    def sampler(self, policy: CausalPolicy, reference: CausalPolicy) -> Sampler:
+        """Samples from `policy`, with `reference` beside it; each process passes a microbatch at a time."""
+        return Sampler(
+            self.engine.sampled(policy),
+            self.engine.frozen(reference),
+            tokenizer=self.tokenizer,
+            generation=self._generation,
+            rows_a_pass=self._cfg.ppo.microbatch_size * self.engine.processes,
+        )
+
+    def placement(self, reference: CausalPolicy) -> Placement:
+        """Where reference policy and reward model are between the stages that need them (memory.offload). A reference that
+        shares the policy's weights stays with it."""
+        if not self._memory.offload:
+            return OnDevice()
+        own = [] if reference.shares_weights else [reference]
+        scorers = [self.reward_model]
+        return HostParking({"rollout": own, "score": scorers, "credit": scorers}, self._device)
+
+    def method(self, cfg: DictConfig) -> tuple[CreditMethod, ScorerReport | None]:
+        """The credit method of `cfg`, given the run-time objects that its config says it needs, and how its coalitions are
+        scored (None for methods that ask for none)."""
+        reports: list[ScorerReport] = []
+
+        def scorer() -> CoalitionScorer:
+            runtime = {"reward_model": self.reward_model, "device": self._device}
+            built, report = build_settings(make_scorer, cfg.coalitions, "coalitions", **runtime)
+            reports.append(report)
+            return self.engine.scorer(built, self.reward_model)
+
+        offers: dict[str, Callable[[], Any]] = {
+            "reward_model": lambda: self._text_scorer,
+            "scorer": scorer,
+            "estimator": lambda: construct(cfg.estimator),
+        }
+        method = construct(cfg.shaping.method, **{need: offers[need]() for need in cfg.shaping.needs})
+        return method, reports[0] if reports else None
+
+    def segmenter(self, cfg: DictConfig) -> Segmenter:
+        """The segmenter of `cfg`, not loaded yet."""
+        return construct(cfg.segmentation.build, tokenizer=self.tokenizer)
+
+    def prompts(self, split: str, batch_size: int, seed: int) -> PromptBatches:
+        """Batches of the task's prompts."""
+        return PromptBatches(
+            self._task.prompts(split),
+            cut=construct(self._cfg.task.prompt),
+            tokenizer=self.tokenizer,
+            batch_size=batch_size,
+            seed=seed,
+            device=self._device,
+        )
+
+    def evaluate(self, sampler: Sampler, config: EvaluationConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Judge a policy on the fixed test prompts (`evaluate_policy`)."""
+        prompts = self.prompts("test", config.batch_size, config.seed)
+        available, size = len(prompts), config.batch_size
+        if -(-config.prompts // size) * size > available:  # else some prompts would count twice
+            raise ValueError(
+                f"evaluation.prompts={config.prompts} in batches of {size}; allowed: whole batches within the "
+                f"{available} test prompts"
+            )
+        return evaluate_policy(sampler, prompts, self.scoring, config, device=self._device)
+
+
+# From nodes of a Hydra config to Python objects, refusing what a target does not take.
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A config node as resolved plain Python."""
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def construct(node: DictConfig, **runtime: Any) -> Any:
+    """Call a node's `_target_` with its values and run-time objects (`instantiate` alone would turn a dataclass passed to
+    it into a config). A ValueError names a key that the target does not take."""
+    _refuse_unknown(
+        get_object(node._target_),
+        [key for key in node if key != "_target_"],
+        node._get_full_key("").rstrip("."),
+        runtime,
+    )
+    return instantiate(node, _partial_=True, _convert_="all")(**runtime)
+
+
+def _refuse_unknown(build: Callable[..., Any], keys: Iterable[Any], group: str, runtime: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(build).parameters.values()
+    allowed = [p.name for p in parameters if p.name not in runtime and p.kind != inspect.Parameter.VAR_KEYWORD]
+    unknown = [f"{group}.{key}" for key in keys if key not in allowed]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such setting; allowed in {group}: {', '.join(allowed) or 'none'}")
+
+
+def build_settings(build: Callable[..., Any], node: DictConfig, group: str, **runtime: Any) -> Any:
+    """Call `build` with a node's values and run-time objects; a ValueError names a key that it does not take."""
+    _refuse_unknown(build, node, group, runtime)
+    return build(**plain(node), **runtime)
