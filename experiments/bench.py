@@ -13,7 +13,7 @@ from experiments.benchmarks.update import as_dicts, machine, markdown
 from scar.commands.cli import training_bar
 from scar.models.loading import quiet_transformers
 from scar.printing import ended, say
-from scar.report.outputs import write_files
+from scar.report.files import write_files
 
 BENCHMARKS, STUDIES = ("attribution", "estimators", "memory", "planning", "scaling"), ("agreement",)
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from scar.commands.cli import one_line_errors, run_script, training_bar
 from scar.printing import say
 from scar.report.credit import load_credit
-from scar.report.credit_outputs import write_credit
+from scar.report.credit_items import write_credit
 
 
 @hydra.main(config_path="../conf", config_name="credit", version_base="1.3")

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from scar.printing import ended, say
-from scar.report import arguments, items, outputs
+from scar.report import items
+from scar.report.files import write_files
 from scar.tracking.wandb_runs import open_records
 
 
-def report(request: arguments.Request) -> str:
+def report(request: items.Request) -> str:
     """Write the target's files; return its tables and the paths of the files."""
     sources = replace(request.sources, records=open_records(request.records, cache=Path("wandb_records")))
     files = items.report(request.target, sources, name=request.name)
-    paths = outputs.write_files(request.results / sources.scale, files)
+    paths = write_files(request.results / sources.scale, files)
     tables = [text.decode() for name, text in files.items() if name.endswith(".md") and request.target != "all"]
     return "\n".join(tables) + "".join(f"wrote {path}\n" for path in paths)
 
@@ -21,7 +22,7 @@ def report(request: arguments.Request) -> str:
 def main() -> int:
     """Run from the command line: 0, or 2 and one line on stderr."""
     try:
-        say(report(arguments.parse(sys.argv[1:], description=__doc__)))
+        say(report(items.parse(sys.argv[1:], description=__doc__)))
         return ended(0)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")

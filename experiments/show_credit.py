@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scar.printing import ended, say
 from scar.report.credit import load_credit
-from scar.report.credit_outputs import write_credit
+from scar.report.credit_items import write_credit
 
 
 def show(args: argparse.Namespace) -> str:

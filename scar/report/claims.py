@@ -9,12 +9,10 @@ from itertools import combinations
 import numpy as np
 
 from scar.report.comparisons import Comparison, by_seed, compare, show_difference
-from scar.report.curves import device_hours, sqrt_kl
-from scar.report.figures import SMOOTHING
+from scar.report.figures import SMOOTHING, Variant, Variants, device_hours, sqrt_kl
+from scar.report.numbers import run_numbers, trailing_mean
 from scar.report.selection import Cells
-from scar.report.summary import run_numbers, trailing_mean
 from scar.report.tables import TASK_NAMES, markdown_table, method_name, paper_results
-from scar.report.variants import Variant, Variants
 from scar.tracking.records import RunRecord
 
 RULE = """\

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scar.report.numbers import REACH_WINDOW, column, first_update_at, mean_std, run_numbers, trailing_mean
 from scar.report.selection import Cells
-from scar.report.summary import REACH_WINDOW, column, first_update_at, mean_std, run_numbers, trailing_mean
 from scar.report.tables import TASK_NAMES, markdown_table, method_name
 from scar.tracking.records import RunRecord
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from scipy import stats
 
 from scar.report.tables import TASK_NAMES, comparability, method_name
 from scar.tracking.credit_records import CreditRecord
@@ -121,3 +126,160 @@ _EMPTIES = {
     "zero": "v(empty) counts as 0",
     "terminal": "v(empty) goes to the last token",
 }
+
+
+# Where credit goes, over many responses: by position, to the end, to negative units, and on imdb to words of good and bad
+# sense (people's ratings, the VADER lexicon). All intervals are 95 % bootstrap intervals over responses.
+
+
+BINS = 10
+LEAST_RATED = 3
+"""Rated words that a response needs for a correlation of its own (ours)."""
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+VALENCE_TASKS = ("imdb",)
+"""Tasks whose reward is how positive a text is, so that the sense of a word is what its credit may be compared with."""
+Interval = tuple[float, float, float]
+"""Mean or correlation, and the ends of its interval."""
+Rated = tuple[np.ndarray, np.ndarray]
+"""Credit and rating of the rated words of one response."""
+
+
+def vader_lexicon() -> dict[str, float]:
+    """People's mean ratings of words, -4 to 4 (Hutto and Gilbert, 2014)."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer().lexicon
+
+
+def position_shares(credit: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of one response the |credit| and the signed credit f64[10] of each tenth of it, both over the sum of |credit|; token t
+    of T (EOS included) lies at (t + 1/2) / T. None where all credit is 0."""
+    values = np.asarray(credit, dtype=np.float64)
+    total = np.abs(values).sum()
+    if total == 0:
+        return None
+    tenth = ((np.arange(len(values)) + 0.5) / len(values) * BINS).astype(int)
+    return tuple(np.bincount(tenth, weights=w, minlength=BINS) / total for w in (np.abs(values), values))
+
+
+def rated_words(row: Mapping[str, Any], method: Mapping[str, Any], lexicon: Mapping[str, float]) -> Rated:
+    """Credit and rating of the words of a response that are in the lexicon, lower-cased and without outer punctuation."""
+    found = []
+    for word in words_of(row):
+        rating = lexicon.get(re.sub(r"^\W+|\W+$", "", text_of(row, word).lower()))
+        if rating is not None:
+            found.append((credit_of(method, word), rating))
+    pairs = np.array(found, dtype=np.float64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def rank_correlation(credit: np.ndarray, ratings: np.ndarray) -> float | None:
+    """Spearman's rank correlation; None where one side is constant, so that there is none."""
+    if len(credit) < 2 or np.ptp(credit) == 0 or np.ptp(ratings) == 0:
+        return None
+    return float(np.corrcoef(stats.rankdata(credit), stats.rankdata(ratings))[0, 1])
+
+
+def _interval(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval | None:
+    """A statistic of responses 0..count-1 with its percentile interval over resampled responses; `statistic` takes places
+    i64[..., count] and gives f64[...], nan where it is not defined. None where it is not on the responses themselves;
+    resamples on which it is not are left out."""
+    value = float(statistic(np.arange(count))) if count else np.nan
+    if np.isnan(value):
+        return None
+    if count < 2:
+        return value, value, value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of the nans, which are left out below
+        resampled = stats.bootstrap(
+            (np.arange(count),),
+            lambda places, axis: statistic(places),
+            n_resamples=RESAMPLES,
+            method="percentile",
+            random_state=np.random.default_rng(0),
+        )
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.nanpercentile(resampled.bootstrap_distribution, [tail, 100 - tail])
+    return value, float(low), float(high)
+
+
+def _mean(values: Sequence[float]) -> Interval | None:
+    found = np.asarray(values, dtype=np.float64)
+    return _interval(len(found), lambda places: found[places].mean(-1))
+
+
+def credit_stats(record: CreditRecord, *, lexicon: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+    """One row a method of the record.
+
+    `responses` (with credit other than 0); `mass` and `signed` f64[10]: mean `position_shares`; means over responses with
+    intervals: `last_content` and `eos` (share of |credit| on the last content token; on EOS, of the `finished` responses),
+    `negative` (share of units below 0, of content tokens for a method without units). With a `lexicon`: `words` rated,
+    `rho` (rank correlation of credit and rating, all rated words together), `rho_response` (mean over the `rated_responses`
+    with 3 rated words or more and credit that differs), `positive` and `negative_words` (mean credit of words rated above
+    and below 0).
+    """
+    return [_method_row(record.rows, label, lexicon) for label in record.manifest["methods"]]
+
+
+def _method_row(rows: Sequence[Mapping[str, Any]], label: str, lexicon: Mapping[str, float] | None) -> dict[str, Any]:
+    shares, last, eos, negative = [], [], [], []
+    for row in rows:
+        method = row["methods"][label]
+        credit = np.asarray(method["per_token"])
+        share = position_shares(credit)
+        content = len(credit) - row["finished"]
+        units = [unit["value"] for unit in method["units"]] if "units" in method else credit[:content]
+        if len(units):
+            negative.append(float((np.asarray(units) < 0).mean()))
+        if share is None:
+            continue
+        shares.append(share)
+        total = np.abs(credit).sum()
+        if content:
+            last.append(abs(credit[content - 1]) / total)
+        if row["finished"]:
+            eos.append(abs(credit[-1]) / total)
+    mass, signed = np.mean(shares, axis=0) if shares else np.full((2, BINS), np.nan)
+    found: dict[str, Any] = {
+        "method": label,
+        "responses": len(shares),
+        "mass": mass.tolist(),
+        "signed": signed.tolist(),
+    }
+    found |= {"last_content": _mean(last), "eos": _mean(eos), "finished": len(eos), "negative": _mean(negative)}
+    if lexicon is not None:
+        found |= _valence([rated_words(row, row["methods"][label], lexicon) for row in rows])
+    return found
+
+
+def _valence(rated: Sequence[Rated]) -> dict[str, Any]:
+    """How credit goes with ratings, over all words and within responses; only responses with a rated word count."""
+    rated = [pair for pair in rated if len(pair[0])]
+    own = [rank_correlation(*pair) for pair in rated if len(pair[0]) >= LEAST_RATED]
+    defined = [value for value in own if value is not None]
+
+    def correlation(places: np.ndarray) -> float:
+        found = rank_correlation(*(np.concatenate([rated[place][side] for place in places]) for side in (0, 1)))
+        return np.nan if found is None else found
+
+    return {
+        "words": sum(len(credit) for credit, _ in rated),
+        "rho": _interval(len(rated), lambda places: np.apply_along_axis(correlation, -1, places)),
+        "rated_responses": len(defined),
+        "rho_response": _mean(defined),
+        "positive": _mean_credit(rated, 1),
+        "negative_words": _mean_credit(rated, -1),
+    }
+
+
+def _mean_credit(rated: Sequence[Rated], sign: int) -> Interval | None:
+    """Mean credit of all words rated above (`sign` 1) or below 0 (-1)."""
+    chosen = [credit[sign * ratings > 0] for credit, ratings in rated]
+    sums, counts = np.array([part.sum() for part in chosen]), np.array([len(part) for part in chosen])
+
+    def mean(places: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # no such word: nan
+            return sums[places].sum(-1) / counts[places].sum(-1)
+
+    return _interval(len(rated), mean)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from scar.report.claims import (
@@ -17,15 +20,19 @@ from scar.report.claims import (
     units_verdicts,
     verdicts_markdown,
 )
+from scar.report.comparisons import comparisons_csv, comparisons_markdown
+from scar.report.costs import costs_csv, costs_markdown
 from scar.report.credit_items import CREDIT_ITEMS, credit_verdicts
-from scar.report.curves import FIGURES
-from scar.report.judged import judged_verdicts
-from scar.report.outputs import Files, cost_files, curve_files, sweep_files, table1_files, table2_files
+from scar.report.figures import FIGURES, Variant, Variants, curve_numbers, figure2, figure2_curves, select_variants
+from scar.report.files import Files, as_json, identities
 from scar.report.page import Section, page
-from scar.report.selection import TASKS, Cells, select_cells
-from scar.report.sources import NoRunError, Sources
-from scar.report.variants import Variant, Variants, select_variants
+from scar.report.selection import METHODS, READ_BY, TASKS, Cells, NoRunError, Sources, select_cells
+from scar.report.style import image_files
+from scar.report.sweeps import frontier_figure, paired_markdown, sweep_csv, sweep_markdown
+from scar.report.table2 import judged_verdicts, table2_csv, table2_markdown
+from scar.report.tables import table1_csv, table1_markdown
 from scar.tracking.judgements import JudgementRecord, find_judgements
+from scar.tracking.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -178,3 +185,127 @@ def _critic(sources: Sources) -> list[Verdict]:
 
 
 TARGETS: Sequence[str] = (*ITEMS, "sweep", "all")
+
+
+# The files of tables and figures of runs, as bytes by name, and how they reach a folder whole.
+
+
+def table1_files(cells: Cells) -> Files:
+    """Table 1, Figure 2 and the comparisons of methods, which rest on the same runs; a .json beside each names those runs."""
+    which: dict[str, Any] = {"tasks": cells.tasks, "methods": cells.methods, "seeds": cells.seeds}
+    records, origin = cells.records, {"records": identities(cells.records), "missing": _missing(cells)}
+    verdicts = verdicts_markdown(reward_verdicts(cells), title="Claims of Table 1 and Figure 2")
+    return {
+        "table1.md": table1_markdown(records, **which).encode(),
+        "table1.csv": table1_csv(records, **which).encode(),
+        "table1.json": as_json(origin),
+        **image_files("figure2", figure2(records, **which)),
+        "figure2.json": as_json(origin | figure2_curves(records, **which)),
+        "comparisons.md": f"{verdicts}\n## Comparisons\n\n{comparisons_markdown(cells)}".encode(),
+        "comparisons.csv": comparisons_csv(cells).encode(),
+    }
+
+
+def curve_files(name: str, found: Variants) -> Files:
+    """Figure 3, 4 or 5 (`name` is a key of `FIGURES`), and a .json with its numbers and runs."""
+    _, _, draw, x_of = FIGURES[name]
+    origin = {"records": identities(found.records), "missing": found.missing, "curves": curve_numbers(found, x_of)}
+    return image_files(name, draw(found)) | {f"{name}.json": as_json(origin)}
+
+
+def cost_files(records: list[RunRecord], *, scale: str) -> Files:
+    """What runs cost, and a .json with those runs."""
+    return {
+        "costs.md": costs_markdown(records, scale=scale).encode(),
+        "costs.csv": costs_csv(records).encode(),
+        "costs.json": as_json({"records": identities(records)}),
+    }
+
+
+def table2_files(judgements: Sequence[JudgementRecord], *, wanted_seeds: int) -> Files:
+    """Table 2, and a .json with the judgements behind it."""
+    names = ("task", "judge", "label", "method", "baseline", "seed", "runs")
+    origin = [{"path": r.path.as_posix()} | {name: r.manifest[name] for name in names} for r in judgements]
+    return {
+        "table2.md": table2_markdown(judgements, wanted_seeds=wanted_seeds).encode(),
+        "table2.csv": table2_csv(judgements).encode(),
+        "table2.json": as_json({"judgements": origin}),
+    }
+
+
+def sweep_files(records: Sequence[RunRecord], *, name: str) -> Files:
+    """The tables of a sweep as markdown, its rows as CSV and its figure of reward against KL; a .json beside them names its
+    runs."""
+    return {
+        f"{name}.md": (sweep_markdown(records) + paired_markdown(records)).encode(),
+        f"{name}.csv": sweep_csv(records).encode(),
+        **image_files(name, frontier_figure(records)),
+        f"{name}.json": as_json({"records": identities(records)}),
+    }
+
+
+def _missing(cells: Cells) -> list[dict[str, Any]]:
+    return [{"task": t, "method": m, "seeds": seeds} for (t, m), seeds in cells.missing().items()]
+
+
+# The command line of experiments/report.py: a target, and NAME=VALUE as everywhere in this repository.
+
+
+FOLDERS = ("units", "critic", "credit", "judgements")
+_names = re.compile(r"[^\s,]+").findall  # what stands between commas
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for. `records` is a folder, or names where in W&B the records are; `sources` holds the rest."""
+
+    target: str
+    records: str
+    sources: Sources
+    results: Path
+    name: str
+
+
+def seeds(text: str) -> list[int]:
+    """Numbers between commas, or Hydra's `range(1,6)`."""
+    parts = re.fullmatch(r"range\((.*)\)", text.strip())
+    return list(range(*map(int, parts[1].split(",")))) if parts else [int(name) for name in _names(text)]
+
+
+def parse(arguments: Sequence[str], *, description: str | None) -> Request:
+    """Read the command line; a usage error ends the program with status 2."""
+    parser = _parser(description)
+    args = parser.parse_args([f"--{text}" if re.match(r"[a-z_]+=", text) else text for text in arguments])
+    sources = Sources(
+        scale=args.scale,
+        tasks=args.tasks,
+        methods=args.methods,
+        seeds=args.seeds,
+        model_seed=args.model_seed,
+        judge=args.judge,
+        settings={key: getattr(args, key) for key in READ_BY},
+        **{folder: Path(getattr(args, folder)) for folder in FOLDERS},
+    )
+    return Request(args.target, args.records, sources, Path(args.results), args.name)
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, usage="report.py [TARGET] [NAME=VALUE ...]")
+    parser.add_argument("target", nargs="?", default="all", choices=TARGETS, help="default: all, with report.html")
+    parser.add_argument("--scale", default="local", help="smoke, local, small or paper")
+    parser.add_argument("--records", default="runs", help="a folder, wandb:ENTITY/PROJECT or wandb-offline:PATH")
+    for folder in FOLDERS:
+        default = Sources.__dataclass_fields__[folder].default
+        parser.add_argument(f"--{folder}", default=str(default), help=f"folder (default {default})")
+    parser.add_argument("--results", default="results", help="folder to write into")
+    parser.add_argument("--name", default="sweep", help="sweep: the files' name")
+    parser.add_argument("--tasks", type=_names, help="such as imdb,tldr (default: all that have runs)")
+    parser.add_argument("--methods", type=_names, default=list(METHODS), help="such as sparse,scar")
+    parser.add_argument("--seeds", type=seeds, default=[1, 2, 3, 4, 5], help="such as 1,2,3 or range(1,6)")
+    parser.add_argument("--model_seed", type=int, help="seed of the SFT policy and the reward model")
+    parser.add_argument("--judge", help="table2: of several judges this one, such as reward_model")
+    parser.add_argument("--alpha", type=float, help="keep these of abc and scar's runs, if several differ")
+    for key in ("estimator", "segmentation"):
+        parser.add_argument(f"--{key}", help="keep these of scar's runs")
+    parser.add_argument("--device", help="keep runs on cpu or cuda")
+    return parser

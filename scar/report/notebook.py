@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from scar.report.sources import Sources
+from scar.report.selection import Sources
 from scar.report.style import png_bytes
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
 
-from scar.report.outputs import Files
+from scar.report.files import Files
 from scar.report.tables import comparability
 
 STYLE = """

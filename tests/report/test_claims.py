@@ -14,9 +14,8 @@ from scar.report.claims import (
     verdicts_markdown,
 )
 from scar.report.comparisons import compare
-from scar.report.curves import FIGURE3, FIGURE4, FIGURE5
+from scar.report.figures import FIGURE3, FIGURE4, FIGURE5, Variants, select_variants
 from scar.report.selection import Cells, select_cells
-from scar.report.variants import Variants, select_variants
 
 METHODS = ["sparse", "uniform", "abc", "scar"]
 

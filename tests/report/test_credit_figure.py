@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from scar.report.credit_figure import GAP, LINE, WIDTH, figure1, placed, width_of
+from scar.report.credit_figures import GAP, LINE, WIDTH, figure1, placed, width_of
 from scar.report.style import pdf_bytes, png_bytes
 from tests.report.credit_records import PIECES, example_row, plain, row_of, write_record
 

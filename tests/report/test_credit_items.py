@@ -6,7 +6,7 @@ import pytest
 
 from scar.report.credit_items import credit_records, credit_verdicts, figure1_files, measured_files
 from scar.report.items import report
-from scar.report.sources import NoRunError, Sources
+from scar.report.selection import NoRunError, Sources
 from tests.report.credit_records import PIECES, example_row, on_units, plain, row_of, write_record
 
 

@@ -9,16 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from scar.report import credit_stats as credit_stats_module
-from scar.report.credit_outputs import credit_files
-from scar.report.credit_stats import (
-    credit_stats,
-    position_shares,
-    rank_correlation,
-    rated_words,
-    vader_lexicon,
-)
-from scar.report.credit_tables import stats_csv, stats_figure, stats_markdown
+from scar.report import credit as credit_stats_module
+from scar.report.credit import credit_stats, position_shares, rank_correlation, rated_words, vader_lexicon
+from scar.report.credit_figures import stats_csv, stats_figure, stats_markdown
+from scar.report.credit_items import credit_files
 from tests.report.credit_records import example_row, on_units, plain, row_of, write_record
 
 

@@ -3,18 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scar.report.curves import (
+from scar.report.figures import (
     FIGURE4,
     FIGURE5,
+    Variant,
     curve_numbers,
     device_hours,
     figure3,
     figure4,
     figure5,
+    select_variants,
     sqrt_kl,
     updates,
 )
-from scar.report.variants import Variant, select_variants
 
 SPAN, TOKEN = Variant("scar", "span"), Variant("scar", "token")
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from scar.report.items import report, verdicts
-from scar.report.sources import NoRunError, Sources
+from scar.report.selection import NoRunError, Sources
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from scar.report.paired import paired_markdown, paired_rows
+from scar.report.sweeps import paired_markdown, paired_rows
 from scar.tracking.records import RunRecord
 
 Make = Callable[..., RunRecord]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scar.report.outputs import write_files
+from scar.report.files import write_files
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "report.py"
 FILES = ["table1.md", "table1.csv", "table1.json", "figure2.png", "figure2.pdf", "figure2.json"]

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
+from scar.report.numbers import first_update_at, run_numbers, trailing_mean
 from scar.report.selection import METHODS, check_fairness, narrow, select_cells
-from scar.report.summary import first_update_at, run_numbers, trailing_mean
 from scar.report.tables import paper_results, table1_csv, table1_markdown, table1_rows
 
 

@@ -12,8 +12,8 @@ from scipy import stats
 
 from scar.report.claims import Verdict
 from scar.report.comparisons import CONFIDENCE
+from scar.report.numbers import mean_std
 from scar.report.selection import TASKS
-from scar.report.summary import mean_std
 from scar.report.tables import TASK_NAMES, comparability, markdown_table, method_name, paper_results
 from scar.tracking.judgements import VERDICTS, JudgementRecord
 
