@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from scar.commands.build import build_settings, check_settings, construct, plain
+from scar.commands.cli import sweep_size
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig
 from scar.identity import data_source
 from scar.models.loading import quiet_transformers
@@ -34,7 +35,7 @@ def check(arguments: Sequence[str], *, conf: Path, advance: Advance) -> Report |
     """Plan everything that `arguments` ask for, with the Hydra configuration in the folder `conf`. ValueError or a Hydra
     error for what does not compose or cannot be right."""
     quiet_transformers()
-    request = Request.parse(arguments)
+    request = Request.parse(arguments, sweep_size)
     planner = Planner(request.device)
     if request.gpus == 1:
         return Report(request, *_plan_all(request, conf, advance, lambda case: _plan(planner, case)))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scar.commands.cli import sweep_size
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig, PPOConfig
 from scar.interfaces import Estimator
 from scar.planning.devices import Device, Network, device
@@ -104,7 +103,7 @@ class Request:
         return self.network.ranks
 
     @classmethod
-    def parse(cls, arguments: Sequence[str]) -> Request:
+    def parse(cls, arguments: Sequence[str], count: Callable[[list[str]], int]) -> Request:
         """From `key=value` arguments; ValueError for one that is not."""
         wrong = [argument for argument in arguments if "=" not in argument]
         if wrong:
@@ -121,7 +120,7 @@ class Request:
             known["scale"],
             known["task"].split(","),
             known["shaping"].split(","),
-            sweep_size([f"seed={known['seed']}"]),
+            count([f"seed={known['seed']}"]),
             asked,
             network,
             offload,

@@ -6,25 +6,28 @@ from collections.abc import Sequence
 
 import pytest
 
+from scar.commands.cli import sweep_size
 from scar.planning.runs import Request
 
 
 def test_defaults() -> None:
-    request = Request.parse([])
+    request = Request.parse([], sweep_size)
     assert (request.scale, request.tasks, request.seeds) == ("paper", ["imdb", "tldr", "hh"], 5)
     assert request.methods == ["sparse", "uniform", "abc", "scar"]
     assert (request.gpus, request.device.name, request.offload, request.overrides) == (1, "A100 80 GB", {}, [])
 
 
 def test_overrides_of_every_run() -> None:
-    request = Request.parse(["seed=range(1,4)", "scale=local", "ppo.updates=3", "device=cpu"])
-    assert (request.seeds, request.overrides) == (3, ["ppo.updates=3", "device=cpu"])
+    request = Request.parse(["seed=range(1,4)", "scale=local", "ppo.updates=3", "device=cpu"], sweep_size)
+    assert (request.seeds, request.overrides) == (3, ["ppo.updates=3", "device=cpu"], sweep_size)
 
 
 def test_several_gpus() -> None:
-    request = Request.parse(["gpus=16", "gpu=h100-80gb", "engine.offload_optimizer=true", "engine=deepspeed"])
+    request = Request.parse(
+        ["gpus=16", "gpu=h100-80gb", "engine.offload_optimizer=true", "engine=deepspeed"], sweep_size
+    )
     assert (request.gpus, request.network.rate) == (16, 0.75 * 8 * 50e9)
-    assert (request.offload, request.overrides) == ({"offload_optimizer": True}, ["engine=deepspeed"])
+    assert (request.offload, request.overrides) == ({"offload_optimizer": True}, ["engine=deepspeed"], sweep_size)
 
 
 @pytest.mark.parametrize(
@@ -40,4 +43,4 @@ def test_several_gpus() -> None:
 )
 def test_what_is_refused(arguments: Sequence[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Request.parse(arguments)
+        Request.parse(arguments, sweep_size)
