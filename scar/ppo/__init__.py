@@ -1,1 +1,1 @@
-"""PPO from scratch: masked statistics, advantages, losses, KL control, the update."""
+"""The PPO loop: sampling and scores, advantages, losses, the update, evaluation."""

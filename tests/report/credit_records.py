@@ -1,4 +1,4 @@
-"""Credit records with hand-picked numbers, in the schema of scar.evaluation.credit."""
+"""Credit records with hand-picked numbers, in the schema of scar.commands.credit."""
 
 from __future__ import annotations
 
