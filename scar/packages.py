@@ -1,4 +1,4 @@
-"""Files inside installed Python packages, found without importing the package and checked before they are used."""
+"""What is installed and what is on the hub: files inside packages, checked before use; names of hub models and data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scripts share: errors in one line, the one progress display of a sweep, bars for trainings."""
+"""What the scripts share: errors in one line, the one progress display of a sweep, bars for trainings, jobs of a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a credit record: which texts, which methods with which settings, and the folder that they end in."""
+"""Credit of given texts under several methods, from a config to the credit record that it ends in."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def _product_flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     return 0.0 if formula is None else formula(*args, **kwargs, out_val=result)
 
 
-# The stages of one update as scar/ppo/rollout.py, scar/ppo/rollout.py and scar/ppo/updater.py run them, on made-up texts.
+# The stages of one update as scar/ppo/rollout.py and scar/ppo/updater.py run them, on made-up texts.
 #
 # The functions under "work" do a stage's work on real tensors as well (experiments/benchmarks/planning.py times them); those
 # under "cost" trace it on fake ones.

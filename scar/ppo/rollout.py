@@ -1,4 +1,4 @@
-"""Sampling: from prompts to responses with old and reference log-probabilities and values."""
+"""From prompts to responses with old and reference log-probabilities and values, and their scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One PPO update: epochs over shuffled minibatches, each one optimizer step of accumulated microbatches."""
+"""One PPO update: epochs over shuffled minibatches, each one optimizer step of accumulated microbatches; the KL coefficient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credit records as they are shown: names, words, the pieces that carry one number each, and their colours."""
+"""Credit records as they are shown: names, words, pieces that carry one number each, colours; where credit goes, measured."""
 
 from __future__ import annotations
 

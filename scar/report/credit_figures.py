@@ -1,4 +1,4 @@
-"""Figure 1: the credit of every word of one response, a row of coloured words for each method."""
+"""Figure 1, a row of coloured words for each method, and the figure and tables of a credit record's measurements."""
 
 from __future__ import annotations
 

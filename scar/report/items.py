@@ -1,4 +1,4 @@
-"""What there is to report: each table and figure of the paper with its title, the command that makes its runs, its files."""
+"""What there is to report: each table and figure with its title, the command that makes its runs, its files; the command line."""
 
 from __future__ import annotations
 

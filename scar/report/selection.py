@@ -1,4 +1,4 @@
-"""Which runs a table or figure rests on, and whether they may be compared: selection, fairness, narrowing."""
+"""Which runs a report rests on, where they are, and whether they may be compared: selection, fairness, narrowing."""
 
 from __future__ import annotations
 

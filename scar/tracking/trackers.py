@@ -1,4 +1,4 @@
-"""Where a run's rows go: its own record (always) and whoever watches (progress); W&B is in wandb_runs.py."""
+"""Where a run's rows go: its own record (always) and whoever watches (progress bars); W&B is in wandb_runs.py."""
 
 from __future__ import annotations
 
