@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from scar.commands import build
-from scar.commands import train as run
+from scar.commands import models as models_command
+from scar.commands.train import train_run
 from scar.tracking.records import RunRecord
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -44,7 +45,8 @@ class SmokeScale:
         self._build_task = build.build_task
         with self._shared_texts():
             self.reports = {
-                kind: run.prepare_model(self.config(), kind, start_progress=silent_progress) for kind in models
+                kind: models_command.prepare_model(self.config(), kind, start_progress=silent_progress)
+                for kind in models
             }
 
     def config(self, *overrides: str, runs: Path | None = None) -> DictConfig:
@@ -55,11 +57,14 @@ class SmokeScale:
     def run(self, *overrides: str, runs: Path | None = None) -> RunRecord:
         """Train one run; its record."""
         with self._shared_texts():
-            return RunRecord(run.train_run(self.config(*overrides, runs=runs)))
+            return RunRecord(train_run(self.config(*overrides, runs=runs)))
 
     @contextmanager
     def _shared_texts(self) -> Iterator[None]:
-        with mock.patch.object(build, "build_task", self._task), mock.patch.object(run, "build_task", self._task):
+        with (
+            mock.patch.object(build, "build_task", self._task),
+            mock.patch.object(models_command, "build_task", self._task),
+        ):
             yield
 
     def _task(self, cfg: DictConfig) -> Any:

@@ -127,10 +127,10 @@ def test_ranked_pairs_of_the_report_are_those_that_training_did_not_see(
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr(
-        "scar.supervised.training.preference.encode", lambda tokenizer, texts: seen.extend(texts) or [[1]] * len(texts)
+        "scar.supervised.preference.encode", lambda tokenizer, texts: seen.extend(texts) or [[1]] * len(texts)
     )
     found = {"ranked_accuracy": 1.0, "ranked_accuracy_interval": (0.0, 1.0)}
-    monkeypatch.setattr("scar.supervised.training.preference.compare", lambda *arguments, **options: found)
+    monkeypatch.setattr("scar.supervised.preference.compare", lambda *arguments, **options: found)
     cfg = composed("task=hh")
     models = build.local_models(cfg, build.build_task(cfg), CPU, gold=gold)
     models.task.__dict__["source"] = Pairs()

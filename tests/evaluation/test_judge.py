@@ -184,8 +184,8 @@ def test_other_settings_are_other_questions(tmp_path: Path) -> None:
 
 def test_requests_keep_their_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("scar.commands.judge.judge.time.monotonic", lambda: 100.0)
-    monkeypatch.setattr("scar.commands.judge.judge.time.sleep", waits.append)
+    monkeypatch.setattr("scar.judging.judge.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("scar.judging.judge.time.sleep", waits.append)
     with serve(completion("A")) as server:
         judge(server.url, tmp_path, requests_per_minute=30).answer(PAIRS, ignore)
     assert [seconds for seconds in waits if seconds] == [2.0, 4.0]  # a start every two seconds; the clock stands still

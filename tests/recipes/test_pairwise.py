@@ -163,7 +163,7 @@ def test_report_counts_right_pairs_by_kind_and_what_length_alone_would_get(
     model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = iter([torch.tensor([3.0, 1.0, 2.0, 2.0]), torch.tensor([0.0, 1.0])])
-    monkeypatch.setattr("scar.supervised.training.pairwise.score_groups", lambda *args, **kwargs: next(given))
+    monkeypatch.setattr("scar.supervised.pairwise.score_groups", lambda *args, **kwargs: next(given))
     longer = [Group([1], [[2, 3], [4]]), Group([1], [[2], [3, 4]])]
     report = compare(model, {"a": longer, "none": [], "b": [Group([1], [[2], [3]])]}, name="accuracy", pad_id=PAD)
     assert report["accuracy"] == pytest.approx(1 / 3)  # 3 > 1; a tie and a smaller score are wrong
