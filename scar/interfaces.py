@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from scar.config import PPOConfig
-from scar.types import CoalitionRows, Credit, PromptBatch, RewardInputs, Rollout, Scores, Units, UnitValues
+from scar.types import CoalitionRows, Credit, PromptBatch, Rollout, Scores, Units
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,6 @@ class RewardModel(Protocol):
         ...
 
 
-class RewardReader(Protocol):
-    """Turns responses into what the reward model reads."""
-
-    def read(self, rollout: Rollout) -> RewardInputs:
-        """Prompts and responses in the reward model's tokens."""
-        ...
-
-
 class Task(Protocol):
     """A source of prompts; `source` says which data."""
 
@@ -139,38 +131,6 @@ class CoalitionScorer(Protocol):
         ...
 
 
-class Game(Protocol):
-    """The games of a batch: how many players each response has, the tree above them, and v."""
-
-    counts: list[int]
-    hierarchies: list[np.ndarray]
-
-    def evaluate(self, coalitions: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
-        """v f64[M] of the coalitions b[M,n] of each response; None stays None."""
-        ...
-
-
-class Estimator(Protocol):
-    """Finds unit values: Shapley or Owen values, exact or sampled."""
-
-    @property
-    def name(self) -> str:
-        """As on the command line."""
-        ...
-
-    def estimate(self, game: Game, generator: np.random.Generator) -> Sequence[UnitValues | None]:
-        """Unit values of every response of at least two units."""
-        ...
-
-
-class Scoring(Protocol):
-    """Scores responses (scar/ppo/rollout.py)."""
-
-    def score(self, rollout: Rollout) -> Scores:
-        """Raw and final scores of a rollout."""
-        ...
-
-
 class CreditMethod(Protocol):
     """Splits each response's raw score over its tokens."""
 
@@ -181,14 +141,6 @@ class CreditMethod(Protocol):
         self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
     ) -> Credit:
         """Credit whose rows sum to `scores.credited`."""
-        ...
-
-
-class PromptStream(Protocol):
-    """Prompt batches by number; batch u is the same however often it is asked for."""
-
-    def batch(self, number: int) -> PromptBatch:
-        """The batch of update `number` (0-based)."""
         ...
 
 
@@ -205,14 +157,6 @@ class Tracker(Protocol):
 
     def finish(self, status: str) -> None:
         """Close: `status` is "finished", "stopped" (it can go on) or "failed"."""
-        ...
-
-
-class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that the stages use."""
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of the ids."""
         ...
 
 

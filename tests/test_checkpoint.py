@@ -296,19 +296,9 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         TorchLearner(tiny_policy("llama"), config).load(tmp_path)
 
 
-class NoState:
-    def state(self) -> dict[str, float]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        pass
-
-
 def keeper_of(folder: Path, engine: Any, *, every: int | None) -> CheckpointKeeper:
     learner = TorchLearner(language_model("gpt2"), ppo_config())
-    return CheckpointKeeper(
-        folder, every=every, last=5, engine=engine, learner=learner, trainer=NoState(), facts=lambda: {}
-    )
+    return CheckpointKeeper(folder, every=every, last=5, engine=engine, learner=learner, state=dict, facts=lambda: {})
 
 
 @pytest.mark.parametrize(("every", "kept"), [(2, [2, 4, 5]), (10, [5]), (None, [])])

@@ -15,10 +15,9 @@ from hydra import compose, initialize_config_dir
 
 from scar.coalitions.backends import make_scorer
 from scar.commands.build import Run, check_settings, setup_process
-from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
+from scar.credit.estimators import Estimator, ExactEstimator, OwenEstimator, PermutationEstimator
 from scar.credit.game import BatchGame, TextGame
 from scar.credit.shap_oracle import partition_values
-from scar.interfaces import Estimator, Game
 from scar.seeding import generator
 from scar.segmentation.hierarchies import empty_share
 from scar.tracking.trackers import TrackerGroup
@@ -50,11 +49,11 @@ class TruncatedShap:
     name = "shap"
     max_evals: int = SHAP_DEFAULT_EVALUATIONS
 
-    def estimate(self, game: Game, generator: np.random.Generator) -> Sequence[UnitValues | None]:
+    def estimate(self, game: BatchGame, generator: np.random.Generator) -> Sequence[UnitValues | None]:
         """Unit values of every response."""
         return [self._one(game, number) for number in range(len(game.counts))]
 
-    def _one(self, game: Game, number: int) -> UnitValues:
+    def _one(self, game: BatchGame, number: int) -> UnitValues:
         queries = 0
 
         def evaluate(masks: np.ndarray) -> np.ndarray:

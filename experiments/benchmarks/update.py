@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import GPTNeoXForCausalLM
@@ -17,10 +17,12 @@ from scar.credit.methods import ScarMethod
 from scar.engine.single import TorchEngine
 from scar.interfaces import Engine, RewardModel
 from scar.models.policy import CausalPolicy, new_value_head
+from scar.models.precision import HostParking
 from scar.planning.workloads import random_config, random_prompts, random_reward_model, random_units, score
-from scar.ppo.rollout import Sampler
+from scar.ppo.rollout import ResponseScoring, Sampler
 from scar.ppo.trainer import Trainer
 from scar.ppo.updater import KLController, PPOUpdater
+from scar.tasks.prompts import PromptBatches
 from scar.tracking.metering import Meter
 from scar.tracking.provenance import code_state, device_description, versions
 from scar.types import PromptBatch, Rollout, Scores, Units
@@ -109,9 +111,9 @@ def random_trainer(responses: int, size: str, engine: Engine | None = None) -> T
         seed=1,
         alpha=1.0,
         device=device,
-        prompts=_Prompts(responses),
+        prompts=cast(PromptBatches, _Prompts(responses)),
         sampler=Sampler(sampled, reference, tokenizer=_NoTokenizer(), generation=generation),
-        scoring=scoring,
+        scoring=cast(ResponseScoring, scoring),
         segmenter=_Spans(),
         method=method,
         updater=PPOUpdater(learner, config),
@@ -119,6 +121,7 @@ def random_trainer(responses: int, size: str, engine: Engine | None = None) -> T
         tracker=None,  # type: ignore[arg-type]  # single updates are not logged
         meter=Meter(device),
         engine=engine,
+        placement=HostParking({}, device),
     )
 
 

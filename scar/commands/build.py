@@ -35,7 +35,7 @@ from scar.models.reading import RewardReader, same_tokenizer
 from scar.models.reward import SequenceRewardModel
 from scar.ppo.evaluation import evaluate_policy
 from scar.ppo.rollout import ResponseScoring, Sampler
-from scar.ppo.trainer import OnDevice, Placement, Trainer
+from scar.ppo.trainer import Trainer
 from scar.ppo.updater import KLController, PPOUpdater
 from scar.seeding import generator, stream_seed
 from scar.supervised.store import LocalModels
@@ -351,11 +351,11 @@ class Parts:
             rows_a_pass=self._cfg.ppo.microbatch_size * self.engine.processes,
         )
 
-    def placement(self, reference: CausalPolicy) -> Placement:
+    def placement(self, reference: CausalPolicy) -> HostParking:
         """Where reference policy and reward model are between the stages that need them (memory.offload). A reference that
         shares the policy's weights stays with it."""
         if not self._memory.offload:
-            return OnDevice()
+            return HostParking({}, self._device)
         own = [] if reference.shares_weights else [reference]
         scorers = [self.reward_model]
         return HostParking({"rollout": own, "score": scorers, "credit": scorers}, self._device)

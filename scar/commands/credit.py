@@ -17,9 +17,9 @@ from scar.commands.train import class_name
 from scar.config import EvaluationConfig, fingerprint, require
 from scar.credit.methods import readable_units
 from scar.identity import credit_settings, model_settings, task_settings
-from scar.interfaces import CreditMethod, Scoring, Segmenter, Tokenizer
+from scar.interfaces import CreditMethod, Segmenter
 from scar.ppo.evaluation import rollout_of_samples
-from scar.ppo.rollout import Sampler
+from scar.ppo.rollout import ResponseScoring, Sampler
 from scar.seeding import numpy_generator
 from scar.segmentation.offsets import token_offsets
 from scar.segmentation.segmenters import SpanSegmenter
@@ -255,8 +255,8 @@ class CreditRows:
     sample), so a row depends on nothing but its sample."""
 
     assigners: Mapping[str, Assigner]
-    scoring: Scoring
-    tokenizer: Tokenizer
+    scoring: ResponseScoring
+    tokenizer: Any
     pad_id: int
     eos_id: int
     seed: int

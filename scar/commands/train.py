@@ -195,15 +195,16 @@ class RunLife:
             last=trainer.config.updates,
             engine=trainer.engine,
             learner=run.learner,
-            trainer=trainer,
+            state=trainer.state,
             facts=self._facts,
         )
         if self._checkpoint is None:
             self._initial, _ = run.evaluate()
         else:
             keeper.restore(self._checkpoint)
+            trainer.load_state(self._checkpoint.state["trainer"])
         with keeper.watching():
-            trainer.train(keeper, done=self._checkpoint.update if self._checkpoint else 0)
+            trainer.train(keeper.after_update, done=self._checkpoint.update if self._checkpoint else 0)
         final, samples = run.evaluate()
         protocol = plain(cfg.evaluation) | {"split": "test", "generation": plain(cfg.task.generation)}
         writer.write("evaluation.json", {"protocol": protocol, "initial": self._initial, "final": final})

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
+from scar.credit.game import BatchGame
 from scar.credit.plans import coarse_plan, exact_plan, owen_plan, permutation_plan, sequential_plan
-from scar.interfaces import Game
 from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, coarsen
 from scar.types import CoalitionPlan, UnitValues
 
@@ -29,6 +29,19 @@ def _cached_owen_plan(shape: bytes) -> CoalitionPlan:
     return owen_plan(np.frombuffer(shape, dtype=np.int64).reshape(-1, 2))
 
 
+class Estimator(Protocol):
+    """Finds unit values: Shapley or Owen values, exact or sampled."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        ...
+
+    def estimate(self, game: BatchGame, generator: np.random.Generator) -> Sequence[UnitValues | None]:
+        """Unit values of every response of at least two units."""
+        ...
+
+
 class PlanEstimator(ABC):
     """An estimator whose coalitions are known before anything is evaluated, so that a whole batch is one evaluation."""
 
@@ -36,7 +49,7 @@ class PlanEstimator(ABC):
     def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> tuple[CoalitionPlan, str]:
         """The plan of a response of `count` >= 2 units, and what became of its hierarchy (`UnitValues.hierarchy`)."""
 
-    def estimate(self, game: Game, generator: np.random.Generator) -> Sequence[UnitValues | None]:
+    def estimate(self, game: BatchGame, generator: np.random.Generator) -> Sequence[UnitValues | None]:
         """Unit values of every response; None for one with fewer than two units. `generator` feeds those that sample."""
         plans = [
             self.plan(count, hierarchy, generator) if count > 1 else None

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scar.credit.estimators import Estimator
 from scar.credit.game import TextGame
 from scar.credit.rewards import at_last_step, at_unit_ends
-from scar.interfaces import CoalitionScorer, Estimator, RewardModel
+from scar.interfaces import CoalitionScorer, RewardModel
 from scar.segmentation.units import merge_empty_units
 from scar.types import Credit, RewardInputs, Rollout, Scores, Units, UnitValues
 

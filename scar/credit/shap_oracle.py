@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scar.interfaces import Game
+from scar.credit.game import BatchGame
 from scar.segmentation.hierarchies import coalition_count, empty_share, node_depths
 from scar.types import UnitValues
 
@@ -100,14 +100,14 @@ class ShapEstimator:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"estimator.{name}={value}; allowed: a whole number, 1 or more")
 
-    def estimate(self, game: Game, generator: np.random.Generator) -> Sequence[UnitValues | None]:
+    def estimate(self, game: BatchGame, generator: np.random.Generator) -> Sequence[UnitValues | None]:
         """Unit values of every response; ValueError where `max_evals` would cut a tree off (shap then spreads the rest)."""
         return [
             self._one(game, number, hierarchy) if count > 1 else None
             for number, (count, hierarchy) in enumerate(zip(game.counts, game.hierarchies, strict=True))
         ]
 
-    def _one(self, game: Game, number: int, hierarchy: np.ndarray) -> UnitValues:
+    def _one(self, game: BatchGame, number: int, hierarchy: np.ndarray) -> UnitValues:
         needed = coalition_count(hierarchy)
         if needed > self.max_evals:
             raise ValueError(

@@ -186,12 +186,8 @@ class _Pace:
         time.sleep(turn - now)
 
 
-class Scorer(Protocol):
-    """Scores stored samples."""
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-        """One score a row of samples.jsonl."""
-        ...
+Scorer = Callable[[Sequence[Mapping[str, Any]]], list[float]]
+"""One score per row of samples.jsonl."""
 
 
 class RewardModelJudge:

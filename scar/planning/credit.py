@@ -14,8 +14,8 @@ from scar.coalitions.fused import SHORT_PROMPT, FusedScorer
 from scar.coalitions.trie import Trie
 from scar.coalitions.trie_attention import SharedPrompts
 from scar.config import require
+from scar.credit.estimators import Estimator
 from scar.credit.game import TextGame
-from scar.interfaces import Estimator
 from scar.models.reading import as_sampled
 from scar.models.reward import SequenceRewardModel
 from scar.planning.tracing import Cost, fake_tensors, real_tensors, trace

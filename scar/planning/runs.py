@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig, PPOConfig
-from scar.interfaces import Estimator
+from scar.credit.estimators import Estimator
 from scar.planning.devices import Device, Network, device
 
 USUAL_TOKENS = {"tldr": (360, 40), "hh": (70, 160)}

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from scar.config import EvaluationConfig
-from scar.interfaces import PromptStream, Scoring
-from scar.ppo.rollout import Sampler
+from scar.ppo.rollout import ResponseScoring, Sampler
 from scar.seeding import generator
+from scar.tasks.prompts import PromptBatches
 from scar.types import PromptBatch, Rollout
 
 
@@ -41,8 +41,8 @@ def _rows(rollout: Rollout, rewards: list[float]) -> list[dict[str, Any]]:
 
 def evaluate_policy(
     sampler: Sampler,
-    prompts: PromptStream,
-    scoring: Scoring,
+    prompts: PromptBatches,
+    scoring: ResponseScoring,
     config: EvaluationConfig,
     *,
     device: torch.device,

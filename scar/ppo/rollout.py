@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from scar.config import GenerationConfig, ScoringConfig
-from scar.interfaces import Policy, RewardModel, RewardReader, Tokenizer
+from scar.interfaces import Policy, RewardModel
+from scar.models.reading import RewardReader
 from scar.types import PromptBatch, Rollout, Scores
 
 
@@ -19,7 +22,7 @@ class Sampler:
         policy: Policy,
         reference: Policy,
         *,
-        tokenizer: Tokenizer,
+        tokenizer: Any,
         generation: GenerationConfig,
         rows_a_pass: int | None = None,
     ) -> None:

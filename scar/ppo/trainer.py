@@ -4,73 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from scar.config import PPOConfig
 from scar.credit.rewards import shape_rewards
-from scar.interfaces import CreditMethod, Engine, PromptStream, Scoring, Segmenter, Tracker
+from scar.interfaces import CreditMethod, Engine, Segmenter, Tracker
+from scar.models.precision import HostParking
 from scar.ppo.advantages import estimate_advantages
-from scar.ppo.rollout import Sampler
+from scar.ppo.rollout import ResponseScoring, Sampler
 from scar.ppo.updater import KLController, PPOUpdater
 from scar.seeding import generator, numpy_generator
+from scar.tasks.prompts import PromptBatches
+from scar.tracking.metering import Meter
 from scar.types import Credit, Rollout, Scores, ShapedRewards, Units, UpdateStats
 
 logger = logging.getLogger(__name__)
-
-
-class StageMeter(Protocol):
-    """Meters device time (scar/tracking/metering.py)."""
-
-    total_seconds: float
-
-    def stage(self, name: str) -> Any:
-        """Context manager that meters the enclosed work."""
-        ...
-
-    def take_stages(self) -> dict[str, float]:
-        """Seconds by stage since the last call."""
-        ...
-
-    def peak_memory_bytes(self) -> int:
-        """Peak memory."""
-        ...
-
-
-class Placement(Protocol):
-    """Knows where models are (scar/models/precision.py)."""
-
-    def during(self, stage: str) -> Any:
-        """Context manager in which the models that a stage needs are on the device."""
-        ...
-
-
-class Saver(Protocol):
-    """Keeps what a run needs to go on (scar/tracking/checkpoint.py)."""
-
-    def after_update(self, update: int) -> None:
-        """Called when `update` is done and logged."""
-        ...
-
-
-class NoSaver:
-    """Keeps nothing."""
-
-    def after_update(self, update: int) -> None:
-        """See Saver."""
-
-
-class OnDevice:
-    """The placement of models that always are on the device."""
-
-    def during(self, stage: str) -> Any:
-        """See Placement."""
-        return nullcontext()
 
 
 @dataclass
@@ -81,21 +35,21 @@ class Trainer:
     seed: int
     alpha: float
     device: torch.device
-    prompts: PromptStream
+    prompts: PromptBatches
     sampler: Sampler
-    scoring: Scoring
+    scoring: ResponseScoring
     segmenter: Segmenter
     method: CreditMethod
     updater: PPOUpdater
     kl_controller: KLController
     tracker: Tracker
-    meter: StageMeter
+    meter: Meter
     engine: Engine
-    placement: Placement = field(default_factory=OnDevice)
+    placement: HostParking
 
-    def train(self, saver: Saver | None = None, *, done: int = 0) -> None:
-        """Run all updates after the first `done`; FloatingPointError when a metric is no longer finite."""
-        saver = saver or NoSaver()
+    def train(self, after_update: Callable[[int], None] | None = None, *, done: int = 0) -> None:
+        """Run all updates after the first `done`, each followed by `after_update` of its number; FloatingPointError when a metric
+        is no longer finite."""
         for update in range(done + 1, self.config.updates + 1):
             row = self.run_update(update)
             broken = [name for name, value in row.items() if not math.isfinite(value)]
@@ -108,7 +62,8 @@ class Trainer:
                     "update %d: KL %.1f < -1: sampling and log-probabilities disagree", update, row["kl/seq_sum_mean"]
                 )
             self.tracker.log(row)
-            saver.after_update(update)
+            if after_update is not None:
+                after_update(update)
 
     def state(self) -> dict[str, float]:
         """The numbers that the next update depends on, beside the learner's. Prompts, sampling, minibatches and estimators

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from scar.interfaces import Tokenizer
+from typing import Any
 
 BROKEN = "\ufffd"
 """What a decoder writes for bytes that are no character (yet)."""
 WINDOW_TOKENS = 8
 
 
-def token_offsets(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]]:
+def token_offsets(ids: Sequence[int], tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
     """The text of `ids`, which is `tokenizer.decode(ids)`, and the character range [start, end) of each token in it.
 
     Ranges are ascending, adjacent and cover the text. A character belongs to the token that completes it; the tokens
@@ -28,7 +27,7 @@ def token_offsets(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, list[t
     return text, list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def _decode_steps(ids: Sequence[int], text: str, tokenizer: Tokenizer, window: int) -> list[tuple[int, int]]:
+def _decode_steps(ids: Sequence[int], text: str, tokenizer: Any, window: int) -> list[tuple[int, int]]:
     """Of the first k tokens, k = 1..T: the length of their text, and how much of `text` it agrees with from the left.
 
     Decodes short stretches only: each begins `window` tokens or more before the ones of interest, so that a decoder that

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scar.interfaces import Parser, Tokenizer
+from scar.interfaces import Parser
 from scar.segmentation.chunks import GuardedParser
 from scar.segmentation.hierarchies import Nested, hierarchy_of
 from scar.segmentation.offsets import token_offsets
@@ -24,7 +24,7 @@ class _Text:
     offsets: list[tuple[int, int]]
 
 
-def _texts(rollout: Rollout, tokenizer: Tokenizer) -> list[_Text]:
+def _texts(rollout: Rollout, tokenizer: Any) -> list[_Text]:
     lengths = rollout.content_mask.sum(1).tolist()
     rows = rollout.response_ids.tolist()
     return [_Text(*token_offsets(ids[:length], tokenizer)) for ids, length in zip(rows, lengths, strict=True)]
@@ -36,7 +36,7 @@ class TokenSegmenter:
     With `merge_subwords` each word is a player (`word_offsets`; punctuation counts as words).
     """
 
-    def __init__(self, *, tokenizer: Tokenizer, merge_subwords: bool = False) -> None:
+    def __init__(self, *, tokenizer: Any, merge_subwords: bool = False) -> None:
         self._tokenizer = tokenizer
         self._merge_subwords = merge_subwords
 
@@ -72,7 +72,7 @@ class SpanSegmenter:
     def __init__(
         self,
         *,
-        tokenizer: Tokenizer,
+        tokenizer: Any,
         parser: Parser,
         max_words: int = 4,
         max_units: int = 12,
@@ -156,7 +156,7 @@ class SentenceSegmenter:
     Above `max_units` sentences neighbours share a unit: the deepest pairs of the mid-split tree, the leftmost first.
     """
 
-    def __init__(self, *, tokenizer: Tokenizer, max_units: int = 12) -> None:
+    def __init__(self, *, tokenizer: Any, max_units: int = 12) -> None:
         self._tokenizer = tokenizer
         self._max_units = max_units
         self._max_coalitions = least_coalitions(max_units)  # merged, a mid-split tree costs no more than a new one

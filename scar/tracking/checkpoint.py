@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -26,18 +26,6 @@ STATE = "state.json"
 FOLDER = "checkpoints"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """Ctrl-C; a machine that shuts down; submitit, when the scheduler's time limit comes near."""
-
-
-class Stateful(Protocol):
-    """The part of the trainer that a checkpoint keeps beside the learner."""
-
-    def state(self) -> dict[str, float]:
-        """Numbers by name."""
-        ...
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ def damaged(folder: Path, error: Exception) -> ValueError:
 
 class CheckpointKeeper:
     """Saves a run every `every` updates (None: never of itself), at its `last` one, and when a signal asks it to stop.
-    `facts()` is what else `state.json` says of the run."""
+    `state()` is what the trainer keeps, asked of every process; `facts()` what else `state.json` says of the run."""
 
     def __init__(
         self,
@@ -78,17 +66,17 @@ class CheckpointKeeper:
         last: int,
         engine: Engine,
         learner: Learner,
-        trainer: Stateful,
+        state: Callable[[], dict[str, float]],
         facts: Callable[[], dict[str, Any]],
     ) -> None:
         self._folder = run_folder / FOLDER
         self._every, self._last = every, last
-        self._engine, self._learner, self._trainer = engine, learner, trainer
+        self._engine, self._learner, self._state = engine, learner, state
         self._facts = facts
         self._signals = Postponed()
 
     def after_update(self, update: int) -> None:
-        """See Saver (scar/ppo/trainer.py). A signal that came meanwhile takes its effect here, behind the checkpoint."""
+        """`update` is done and logged. A signal that came meanwhile takes its effect here, behind the checkpoint."""
         stop = self._engine.any(bool(self._signals.came))
         if stop or (self._every is not None and (update % self._every == 0 or update == self._last)):
             self._save(update)
@@ -102,7 +90,7 @@ class CheckpointKeeper:
             yield
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up a checkpoint. ValueError when it is damaged, or of other processes or settings of the engine."""
+        """Take up the learner of a checkpoint. ValueError when it is damaged, or of other processes or settings of the engine."""
         asked, made = self._engine.describe(), checkpoint.state["engine"]
         if asked != made:
             raise ValueError(
@@ -113,7 +101,6 @@ class CheckpointKeeper:
             self._learner.load(checkpoint.folder)
         except (OSError, KeyError, SafetensorError) as error:
             raise damaged(checkpoint.folder, error) from error
-        self._trainer.load_state(checkpoint.state["trainer"])
 
     def _save(self, update: int) -> None:
         place = self._folder / f"update-{update:06d}"
@@ -124,7 +111,7 @@ class CheckpointKeeper:
         self._engine.agreed(None)  # the folder is there for all
         try:
             self._learner.save(partial)
-            state = {"update": update, "engine": self._engine.describe(), "trainer": self._trainer.state()}
+            state = {"update": update, "engine": self._engine.describe(), "trainer": self._state()}
             self._engine.agreed(None)  # all have written
             if self._engine.is_main:
                 self._finish(partial, place, self._facts() | state)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
+from scar.credit.estimators import Estimator, ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.credit.game import BatchGame, TextGame
 from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, UniformMethod
-from scar.interfaces import CoalitionScorer, CreditMethod, Estimator, RewardModel
+from scar.interfaces import CoalitionScorer, CreditMethod, RewardModel
 from scar.seeding import numpy_generator
 from scar.types import CoalitionRows, Rollout, Scores, Units, UnitValues
 
