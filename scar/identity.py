@@ -67,8 +67,10 @@ def model_settings(models: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def task_settings(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the task: its rows, its prompts, how responses are sampled and scored."""
+    """Of the task: its rows, its prompts, how responses are sampled and scored; ValueError for a source that it has not."""
     source = data_source(task)
+    if source not in task["sources"]:
+        raise ValueError(f"task.source={source}; allowed for task={task['name']}: {', '.join(task['sources'])}")
     return {
         "task": {"name": task["name"], **_named(task["build"])},
         "data": {"source": source, **_named(task["sources"][source])},

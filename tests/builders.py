@@ -275,7 +275,7 @@ def solve(plan: CoalitionPlan, game: Worth) -> np.ndarray:
 
 
 class TableGames:
-    """The games of a batch from Python functions (see scar.interfaces.Game); keeps the coalitions asked of each.
+    """The games of a batch from Python functions (see BatchGame); keeps the coalitions asked of each.
 
     A response of fewer than two units has the empty hierarchy and, by default, one unit.
     """

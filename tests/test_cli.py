@@ -192,7 +192,7 @@ BAD_INPUT = {
     "task.generation.max_new_tokens=0": "task.generation.max_new_tokens=0; allowed: 1 or more",
     "task.generation.min_new_tokens=25": "task.generation.min_new_tokens=25; allowed: 1 to ",
     "+task.generation.top_k=5": "top_k",
-    "task.source=nowhere": "nowhere",
+    "task.source=nowhere": "task.source=nowhere; allowed for task=imdb: hub, package, folder",
     "evaluation.prompts=0": "evaluation.prompts=0; allowed: 1 or more",
     "device=tpu": "device=tpu; allowed: auto, cpu or cuda",
     "threads=0": "threads=0; allowed: a whole number, 1 or more",

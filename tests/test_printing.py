@@ -112,7 +112,7 @@ def test_script_gives_its_status(capsys: pytest.CaptureFixture[str]) -> None:
 DISPLAYS = """
 import sys
 from pathlib import Path
-from scar.cli import training_bar
+from scar.commands.cli import training_bar
 from scar.printing import ended
 from scar.tracking.trackers import BarTracker, ProgressFile, SweepProgress
 folder = Path(sys.argv[1])

@@ -19,7 +19,7 @@ def test_defaults() -> None:
 
 def test_overrides_of_every_run() -> None:
     request = Request.parse(["seed=range(1,4)", "scale=local", "ppo.updates=3", "device=cpu"], sweep_size)
-    assert (request.seeds, request.overrides) == (3, ["ppo.updates=3", "device=cpu"], sweep_size)
+    assert (request.seeds, request.overrides) == (3, ["ppo.updates=3", "device=cpu"])
 
 
 def test_several_gpus() -> None:
@@ -27,7 +27,7 @@ def test_several_gpus() -> None:
         ["gpus=16", "gpu=h100-80gb", "engine.offload_optimizer=true", "engine=deepspeed"], sweep_size
     )
     assert (request.gpus, request.network.rate) == (16, 0.75 * 8 * 50e9)
-    assert (request.offload, request.overrides) == ({"offload_optimizer": True}, ["engine=deepspeed"], sweep_size)
+    assert (request.offload, request.overrides) == ({"offload_optimizer": True}, ["engine=deepspeed"])
 
 
 @pytest.mark.parametrize(
