@@ -232,7 +232,7 @@ def test_process_that_is_killed_goes_on(smoke: SmokeScale, whole: dict[str, RunR
     """A process of its own, stopped by a real SIGTERM: it ends with 128 + 15 and says that it can go on."""
     script = """
 import os, signal, sys
-from scar.trainer import Trainer
+from scar.ppo.trainer import Trainer
 run_update = Trainer.run_update
 def acting(self, number):
     row = run_update(self, number)
@@ -240,7 +240,7 @@ def acting(self, number):
         os.kill(os.getpid(), signal.SIGTERM)
     return row
 Trainer.run_update = acting
-from scar.run import train_run
+from scar.commands.train import train_run
 from tests.smoke_scale import composed
 train_run(composed(*sys.argv[1:]))
 """

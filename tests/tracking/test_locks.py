@@ -13,7 +13,7 @@ from scar.tracking.records import only_here
 HOLDER = """
 import sys
 from pathlib import Path
-from scar.tracking.locks import only_here
+from scar.tracking.records import only_here
 with only_here(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
