@@ -9,7 +9,10 @@ from pathlib import Path
 
 import torch
 
-from experiments.benchmarks.update import as_dicts, machine, markdown
+try:
+    from experiments.benchmarks.update import as_dicts, machine, markdown
+except ModuleNotFoundError:  # started as a file
+    sys.exit("error: start it as `python -m experiments.bench ...` in the repository's root, or with `make bench`")
 from scar.commands.cli import training_bar
 from scar.models.loading import quiet_transformers
 from scar.printing import ended, say

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import itertools
 import re
@@ -18,7 +19,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from scar.coalitions.backends import BACKENDS, DTYPES, make_scorer
-from scar.commands.build import build_settings, construct
+from scar.commands.build import MOVED, build_settings, construct
 from scar.commands.cli import sweep_size
 from scar.commands.train import run_folder, run_identity
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
@@ -246,6 +247,13 @@ def test_settings_of_local_models_are_all_read(scale: str) -> None:
         TrainingConfig(**models[kind]["training"])
         new(tokenizer, models[kind]["architecture"] | small, seed=1)  # an unknown key would be a TypeError
     assert set(models["reward"]["augmentation"]) == {field.name for field in fields(RewardAugmentation)}
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_class_that_moved_is_named_where_it_is_now(old: str, new: str) -> None:
+    importlib.import_module(new)
+    with pytest.raises(ValueError, match=rf"_target_: {old}\.Some is no longer there; write {new}\.Some"):
+        construct(OmegaConf.create({"_target_": f"{old}.Some"}))
 
 
 def test_prompt_settings_are_the_prompt_streams() -> None:

@@ -76,7 +76,7 @@ def setup_process(cfg: DictConfig) -> torch.device:
 def build_task(cfg: DictConfig) -> Any:
     """The task with its data source; a source that keeps files gets the cache."""
     node = cfg.task.sources[data_source(cfg.task)]
-    keeps_files = "cache" in inspect.signature(get_object(node._target_)).parameters
+    keeps_files = "cache" in inspect.signature(located(node._target_)).parameters
     source = construct(node, **({"cache": Path(cfg.paths.cache)} if keeps_files else {}))
     return construct(cfg.task.build, source=source)
 
@@ -414,11 +414,33 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True)
 
 
+MOVED = {
+    "scar.attribution.estimators": "scar.credit.estimators",
+    "scar.attribution.shap_backend": "scar.credit.shap_oracle",
+    "scar.shaping.methods": "scar.credit.methods",
+    "scar.evaluation.judge": "scar.judging.judge",
+    "scar.evaluation.judge_prompts": "scar.judging.prompts",
+    "scar.recipes.answers": "scar.supervised.preference",
+    "scar.recipes.comparisons": "scar.supervised.comparisons",
+    "scar.recipes.sentiment": "scar.supervised.sentiment",
+    "scar.recipes.summaries": "scar.supervised.preference",
+}
+"""Where the classes are now that a `_target_` in a user's own YAML may name."""
+
+
+def located(target: str) -> Any:
+    """What a `_target_` names; ValueError with its new name for one that has moved."""
+    module, _, name = target.rpartition(".")
+    if module in MOVED:
+        raise ValueError(f"_target_: {target} is no longer there; write {MOVED[module]}.{name}")
+    return get_object(target)
+
+
 def construct(node: DictConfig, **runtime: Any) -> Any:
     """Call a node's `_target_` with its values and run-time objects (`instantiate` alone would turn a dataclass passed to
     it into a config). A ValueError names a key that the target does not take."""
     _refuse_unknown(
-        get_object(node._target_),
+        located(node._target_),
         [key for key in node if key != "_target_"],
         node._get_full_key("").rstrip("."),
         runtime,

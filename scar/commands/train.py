@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from scar.commands.build import (
@@ -19,6 +18,7 @@ from scar.commands.build import (
     build_engine,
     check_settings,
     construct,
+    located,
     plain,
     setup_process,
 )
@@ -47,7 +47,7 @@ NOT_RECORDED = ("paths", "tracker", "force", "hydra", "memory", "engine", "check
 
 def class_name(target: str) -> str:
     """The `name` of the class at a `_target_`."""
-    return get_object(target).name
+    return located(target).name
 
 
 def run_config(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
