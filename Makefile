@@ -62,7 +62,7 @@ MODELS = $(BIN)/python experiments/models.py experiment=models $(COMMON) task=$1
 
 .DEFAULT_GOAL := help
 ABLATION ?=
-.PHONY: help setup train pretrained prefetch check costs gpu-study models reproduce-fig1 credit reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-all faults lint format type clean-results
+.PHONY: help setup train pretrained prefetch check costs gpu-study models reproduce-fig1 credit reproduce-table1 reproduce-table2 notebooks reproduce-fig2 reproduce-fig3 reproduce-fig4 reproduce-fig5 report ablation sweep-alpha study smoke bench test test-all test-slow faults lint format type clean-results
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -204,6 +204,9 @@ test: setup  ## the default tests (about 7 minutes on 2 cores, offline; TEST_JOB
 test-all: setup  ## all tests but those that need a GPU or the internet; one takes the pretrained model of SCALE=small
 	@$(MAKE) --no-print-directory SCALE=small pretrained
 	@WANDB_MODE=offline $(BIN)/python -m pytest -m "not gpu and not network" -n $(TEST_JOBS) --dist loadfile
+
+test-slow:
+	$(error make test-slow is gone; make test-all runs those tests beside the default ones)
 
 FAULTS ?=
 faults: setup  ## plant the faults of tests/faults/faults.toml one at a time and say which tests catch them (FAULTS='kl-sign ...')
