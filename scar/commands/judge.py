@@ -163,9 +163,9 @@ def _matches(cfg: DictConfig, config: JudgingConfig, select: Callable[..., Any])
     records = find_records(Path(cfg.paths.runs), **wanted, method=methods, seed=config.seeds)
     found = []
     if records:
-        runs = select(records, methods=methods, seeds=config.seeds).runs
+        cells = select(records, methods=methods, seeds=config.seeds)
         for baseline in config.baselines:
-            own, other = (runs.get((cfg.task.name, name), {}) for name in (config.method, baseline))
+            own, other = (cells.of(cfg.task.name, name) for name in (config.method, baseline))
             found += [make_match(own[seed], other[seed], config) for seed in sorted(own.keys() & other.keys())]
     if not found:
         raise ValueError(

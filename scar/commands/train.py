@@ -72,6 +72,11 @@ def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:
     return next((record.path for record in old_records(folder) if record.manifest["fingerprint"] == named), folder)
 
 
+def experiment_name() -> str | None:
+    """The file of conf/experiment that this command was started with; None for a run whose settings were typed."""
+    return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+
+
 def train_run(cfg: DictConfig) -> Path:
     """Train and evaluate one run unless its record exists; returns the record's folder. A run that was stopped goes on from
     its last checkpoint."""
@@ -243,6 +248,7 @@ class RunLife:
             "model_seed": cfg.model_seed,
             "device": device_description(self._device),
             "engine": engine.describe(),
+            "experiment": experiment_name(),
             "fingerprint": fingerprint(self._identity),
             "settings": self._identity,
             "config": self._config,

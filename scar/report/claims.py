@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
-from scar.report.comparisons import Comparison, by_seed, compare, show_difference
-from scar.report.figures import SMOOTHING, Variant, Variants, device_hours, sqrt_kl
-from scar.report.numbers import run_numbers, trailing_mean
+from scar.report.figures import Variant, Variants
 from scar.report.selection import Cells
-from scar.report.tables import TASK_NAMES, markdown_table, method_name, paper_results
-from scar.tracking.records import RunRecord
+from scar.report.statistics import Comparison, compare
+from scar.report.style import method_name, task_name
+from scar.report.tables import paper_results
+from scar.report.writing import markdown_table, show_difference
 
 RULE = """\
 A verdict is "yes" where the interval of the difference lies on the claimed side of 0, "no" where it lies on the other, \
@@ -39,20 +40,22 @@ class Verdict:
 
 
 def judge_difference(
-    claim: str, source: str, found: Comparison, *, unit: str = "", wanted: int | None = None
+    claim: str, source: str, comparison: Comparison, *, unit: str = "", wanted: int | None = None
 ) -> Verdict:
     """The verdict on "the first is higher" from a comparison; `unit` follows the numbers, `wanted` seeds were asked for."""
-    if found.n == 0 or found.difference is None:
+    if comparison.n == 0 or comparison.difference is None:
         return Verdict(claim, source, "not run", "")
-    seeds = f"{found.above}/{found.n} seeds" + (f" (of {wanted} asked for)" if wanted and wanted > found.n else "")
-    evidence = f"{show_difference(found.difference, found.interval)}{unit}, {seeds}"
-    return Verdict(claim, source, _word(found), evidence)
+    seeds = f"{comparison.above}/{comparison.n} seeds" + (
+        f" (of {wanted} asked for)" if wanted and wanted > comparison.n else ""
+    )
+    evidence = f"{show_difference(comparison.difference, comparison.interval)}{unit}, {seeds}"
+    return Verdict(claim, source, _word(comparison), evidence)
 
 
-def _word(found: Comparison) -> str:
-    if found.interval is None or found.interval[0] <= 0 <= found.interval[1]:
+def _word(comparison: Comparison) -> str:
+    if comparison.interval is None or comparison.interval[0] <= 0 <= comparison.interval[1]:
         return "not shown"
-    return ("" if found.n >= ENOUGH_SEEDS else "leans ") + ("yes" if found.interval[0] > 0 else "no")
+    return ("" if comparison.n >= ENOUGH_SEEDS else "leans ") + ("yes" if comparison.interval[0] > 0 else "no")
 
 
 def reward_verdicts(cells: Cells) -> list[Verdict]:
@@ -70,47 +73,48 @@ def reward_verdicts(cells: Cells) -> list[Verdict]:
 
 
 def _pair_verdict(cells: Cells, task: str, one: str, other: str, number: str) -> Verdict:
-    found = compare(by_seed(cells.runs[task, one], number), by_seed(cells.runs[task, other], number))
+    comparison = compare(cells.numbers(task, one, number), cells.numbers(task, other, number))
     what, source = {
         "final_reward": ("final test reward", "Table 1"),
         "curve_area": ("learns faster (mean training reward over all updates)", "Figure 2"),
     }[number]
-    claim = f"{method_name(one)} > {method_name(other)} on {TASK_NAMES.get(task, task)}, {what}"
-    return judge_difference(claim, source, found, wanted=len(cells.seeds))
+    claim = f"{method_name(one)} > {method_name(other)} on {task_name(task)}, {what}"
+    return judge_difference(claim, source, comparison, wanted=len(cells.seeds))
 
 
-def kl_verdict(found: Variants) -> Verdict:
+def kl_verdict(chosen: Variants) -> Verdict:
     """Figure 3: SCAR's training reward is above sparse's at equal KL, over the range of sqrt(KL) that both runs of a seed cover."""
-    gaps = _gaps(found, Variant("scar"), Variant("sparse"), _gap_at_equal_kl)
-    claim = f"{method_name('scar')} > {method_name('sparse')} at equal KL on {TASK_NAMES.get(found.task, found.task)}"
-    return judge_difference(claim, "Figure 3", compare(gaps, dict.fromkeys(gaps, 0.0)), wanted=len(found.seeds))
+    gaps = _gaps(chosen, Variant("scar"), Variant("sparse"), _gap_at_equal_kl)
+    claim = f"{method_name('scar')} > {method_name('sparse')} at equal KL on {task_name(chosen.task)}"
+    return judge_difference(claim, "Figure 3", compare(gaps, dict.fromkeys(gaps, 0.0)), wanted=len(chosen.seeds))
 
 
-def time_verdicts(found: Variants) -> list[Verdict]:
+def time_verdicts(chosen: Variants) -> list[Verdict]:
     """Figure 4: span SCAR is above sparse and ABC after equal device time, token SCAR below ABC."""
-    task = TASK_NAMES.get(found.task, found.task)
+    task = task_name(chosen.task)
     span, token, abc, sparse = Variant("scar", "span"), Variant("scar", "token"), Variant("abc"), Variant("sparse")
     verdicts = []
     for one, other in ((span, sparse), (span, abc), (abc, token)):
-        gaps = _gaps(found, one, other, _gap_after_equal_time)
+        gaps = _gaps(chosen, one, other, _gap_after_equal_time)
         claim = f"{one.name} > {other.name} after equal device time on {task}, training reward"
-        found_gap = compare(gaps, dict.fromkeys(gaps, 0.0))
-        verdicts.append(judge_difference(claim, "Figure 4", found_gap, wanted=len(found.seeds)))
+        comparison = compare(gaps, dict.fromkeys(gaps, 0.0))
+        verdicts.append(judge_difference(claim, "Figure 4", comparison, wanted=len(chosen.seeds)))
     return verdicts
 
 
-def units_verdicts(found: Variants) -> list[Verdict]:
+def units_verdicts(chosen: Variants) -> list[Verdict]:
     """Figure 5: token and span units end comparably ("yes" unless the interval excludes 0), and what tokens cost more."""
-    task = TASK_NAMES.get(found.task, found.task)
-    token, span = (found.runs.get(Variant("scar", units), {}) for units in ("token", "span"))
-    ends = compare(by_seed(token, "final_reward"), by_seed(span, "final_reward"))
+    task = task_name(chosen.task)
+    token, span = Variant("scar", "token"), Variant("scar", "span")
+    ends, seconds = (
+        compare(chosen.numbers(token, name), chosen.numbers(span, name)) for name in ("final_reward", "device_seconds")
+    )
     claim = f"SCAR's token and span units end alike on {task}, final test reward"
-    alike = judge_difference(claim, "Figure 5", ends, wanted=len(found.seeds))
+    alike = judge_difference(claim, "Figure 5", ends, wanted=len(chosen.seeds))
     # A difference that holds 0 does not prove equality; the interval says how large it may still be.
     words = {"not shown": "no difference shown", "yes": "no", "leans yes": "leans no"}
     word = words.get(alike.verdict, alike.verdict)
-    costs = compare(by_seed(token, "device_seconds"), by_seed(span, "device_seconds"))
-    cost = judge_difference(f"token units take more device time than spans on {task}", "Figure 4", costs, unit=" s")
+    cost = judge_difference(f"token units take more device time than spans on {task}", "Figure 4", seconds, unit=" s")
     return [Verdict(claim, "Figure 5", word, alike.evidence), cost]
 
 
@@ -118,49 +122,43 @@ def critic_verdicts(shared: Cells, separate: Cells) -> list[Verdict]:
     """Not a claim of the paper: what is left of SCAR's gain over sparse with a value function that starts as the reward model."""
     verdicts = []
     for task in separate.tasks:
-        name = TASK_NAMES.get(task, task)
+        name = task_name(task)
         own = _pair_verdict(separate, task, "scar", "sparse", "final_reward")
         claim = f"{own.claim}, with a separate value function (ppo.value_net=separate)"
-        verdicts.append(Verdict(claim, "ours", own.verdict, own.evidence))
-        if (task, "sparse") in shared.runs:
-            runs = separate.runs[task, "sparse"], shared.runs[task, "sparse"]
-            gain = compare(*(by_seed(side, "final_reward") for side in runs))
+        verdicts.append(Verdict(claim, "not in the paper", own.verdict, own.evidence))
+        if task in shared.tasks and "sparse" in shared.methods:
+            gain = compare(*(side.numbers(task, "sparse", "final_reward") for side in (separate, shared)))
             claim = f"a separate value function alone lifts sparse on {name}, final test reward"
-            verdicts.append(judge_difference(claim, "ours", gain))
+            verdicts.append(judge_difference(claim, "not in the paper", gain))
     return verdicts
 
 
 def _gaps(
-    found: Variants, one: Variant, other: Variant, gap: Callable[[RunRecord, RunRecord], float | None]
+    chosen: Variants, one: Variant, other: Variant, gap: Callable[[pd.DataFrame, pd.DataFrame], float | None]
 ) -> dict[int, float]:
-    first, second = found.runs.get(one, {}), found.runs.get(other, {})
+    """What `gap` says of the curves of both variants on each seed that both have."""
+    if not {one, other} <= chosen.curves.keys():
+        return {}
+    first, second = ({s: rows for s, rows in chosen.curves[variant].groupby("seed")} for variant in (one, other))
     gaps = {seed: gap(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())}
     return {seed: value for seed, value in gaps.items() if value is not None}
 
 
-def _smooth_reward(record: RunRecord) -> np.ndarray:
-    return trailing_mean(run_numbers(record).curve, SMOOTHING)
-
-
-def _gap_at_equal_kl(one: RunRecord, other: RunRecord, *, points: int = 50) -> float | None:
+def _gap_at_equal_kl(one: pd.DataFrame, other: pd.DataFrame, *, points: int = 50) -> float | None:
     """Mean gap in reward over a grid of sqrt(KL) that both runs cover; None where their ranges do not meet."""
-    x = [sqrt_kl(record) for record in (one, other)]
-    low, high = max(side.min() for side in x), min(side.max() for side in x)
+    sides = [side.sort_values("sqrt_kl", kind="stable") for side in (one, other)]
+    low, high = max(side["sqrt_kl"].min() for side in sides), min(side["sqrt_kl"].max() for side in sides)
     if low >= high:
         return None
     grid = np.linspace(low, high, points)
-    rewards = []
-    for record, side in zip((one, other), x, strict=True):
-        order = np.argsort(side, kind="stable")
-        rewards.append(np.interp(grid, side[order], _smooth_reward(record)[order]))
-    return float((rewards[0] - rewards[1]).mean())
+    first, second = (np.interp(grid, side["sqrt_kl"], side["smooth_reward"]) for side in sides)
+    return float((first - second).mean())
 
 
-def _gap_after_equal_time(one: RunRecord, other: RunRecord) -> float:
+def _gap_after_equal_time(one: pd.DataFrame, other: pd.DataFrame) -> float:
     """Gap in reward when the quicker of the two runs ends."""
-    hours = [device_hours(record) for record in (one, other)]
-    end = min(side[-1] for side in hours)
-    first, second = (np.interp(end, side, _smooth_reward(r)) for side, r in zip(hours, (one, other), strict=True))
+    end = min(side["device_hours"].iloc[-1] for side in (one, other))
+    first, second = (np.interp(end, side["device_hours"], side["smooth_reward"]) for side in (one, other))
     return float(first - second)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from scar.report.tables import TASK_NAMES, comparability, method_name
+from scar.report.statistics import CONFIDENCE
+from scar.report.style import METHODS, UNIT_DASHES, comparability, method_name, task_name
 from scar.tracking.credit_records import CreditRecord
 
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
@@ -42,6 +43,17 @@ def credit_name(label: str) -> str:
     """The name shown for a method of a record: `scar:span` is "SCAR, span units"."""
     method, _, units = label.partition(":")
     return f"{method_name(method)}, {units} units" if units else method_name(method)
+
+
+def labels_in_order(labels: Iterable[str]) -> list[str]:
+    """Labels of methods in the order of tables, of one method its units from the smallest to the largest."""
+    methods, units = list(METHODS), [*UNIT_DASHES, ""]
+
+    def place(label: str) -> tuple[int, str, int]:
+        method, _, of_units = label.partition(":")
+        return methods.index(method) if method in methods else len(methods), method, units.index(of_units)
+
+    return sorted(labels, key=place)
 
 
 def estimator_of(settings: Mapping[str, Any]) -> str | None:
@@ -106,9 +118,7 @@ def notes(record: CreditRecord, labels: Sequence[str]) -> list[str]:
     reward = manifest["models"]["reward"]
     name = reward.get("name") or f"trained here ({manifest['task']}-reward-{reward['fingerprint']})"
     scale = "" if manifest["scale"] == "paper" else f"; numbers are {comparability(manifest['scale'])}"
-    found = [
-        f"{TASK_NAMES.get(manifest['task'], manifest['task'])} at scale {manifest['scale']}, reward model {name}{scale}."
-    ]
+    found = [f"{task_name(manifest['task'])} at scale {manifest['scale']}, reward model {name}{scale}."]
     ways: dict[str, list[str]] = {}
     for label in labels:
         settings = manifest["methods"][label]
@@ -134,9 +144,8 @@ _EMPTIES = {
 
 BINS = 10
 LEAST_RATED = 3
-"""Rated words that a response needs for a correlation of its own (ours)."""
+"""Rated words that a response needs for a correlation of its own (chosen by us)."""
 RESAMPLES = 1000
-CONFIDENCE = 0.95
 VALENCE_TASKS = ("imdb",)
 """Tasks whose reward is how positive a text is, so that the sense of a word is what its credit may be compared with."""
 Interval = tuple[float, float, float]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -25,6 +24,7 @@ from scar.report.credit import (
     Range,
     credit_name,
     credit_of,
+    labels_in_order,
     notes,
     number,
     pieces_of,
@@ -32,12 +32,22 @@ from scar.report.credit import (
     text_of,
     words_of,
 )
-from scar.report.style import COLOURS, UNIT_DASHES, fonts, legend_below, new_figure, set_caption, style_axes
-from scar.report.tables import TASK_NAMES, comparability, markdown_table
+from scar.report.style import (
+    UNIT_DASHES,
+    comparability,
+    fonts,
+    legend_below,
+    look_of,
+    new_figure,
+    set_caption,
+    style_axes,
+    task_name,
+)
+from scar.report.writing import csv_text, markdown_table
 from scar.tracking.credit_records import CreditRecord
 
-METHODS = ("sparse", "abc", "scar:token", "scar:span", "prefix")
-"""The rows of the figure, where a record has them: the paper's three and ours; uniform has nothing to show."""
+NOT_SHOWN = ("uniform", "scar:sentence")
+"""Left out of Figure 1: one has the same number everywhere, the other one number for a text of one sentence."""
 WIDTH, LABELS = 5.5, 0.78
 """Inches: a paper's column, and of it the names of the methods."""
 POINTS, CAPTION_POINTS = 7.5, 7.0
@@ -71,26 +81,28 @@ def width_of(text: str, points: float) -> float:
 
 def placed(words: Sequence[tuple[Range, str, float]], *, room: float) -> list[Word]:
     """Words (tokens, text, width) side by side, with a new line before each one that is too wide for what is left."""
-    found: list[Word] = []
+    row: list[Word] = []
     line, left = 0, 0.0
     for tokens, text, width in words:
         if left > 0 and left + width > room:
             line, left = line + 1, 0.0
-        found.append(Word(tokens, text, line, left, width))
+        row.append(Word(tokens, text, line, left, width))
         left += width + GAP
-    return found
+    return row
 
 
 def figure1(record: CreditRecord, *, item: int = 0, methods: Sequence[str] | None = None) -> Figure:
     """The credit of response `item` (a place in the record, from 0) by word, a row a method.
 
     A number stands under each word; under a unit of several words, which is framed, stands its value, and ticks are the
-    borders of units within a word. `methods`: labels of the record (default: `METHODS`). ValueError for what is not there.
+    borders of units within a word. `methods`: labels of the record (default: all but `NOT_SHOWN`). Raises ValueError for
+    what is not there.
     """
     if not 0 <= item < len(record.rows):
         raise ValueError(f"item {item} of {record.path}; allowed: 0 to {len(record.rows) - 1}")
     row = record.rows[item]
-    labels = list(methods or [label for label in METHODS if label in row["methods"]] or row["methods"])
+    shown = [label for label in labels_in_order(row["methods"]) if label not in NOT_SHOWN]
+    labels = list(methods or shown or row["methods"])
     if unknown := [label for label in labels if label not in row["methods"]]:
         raise ValueError(f"{record.path} has no {', '.join(unknown)}; it has {', '.join(row['methods'])}")
     rows = {label: _words(row, row["methods"][label]) for label in labels}
@@ -253,7 +265,7 @@ def stats_csv(rows: Rows) -> str:
             else:
                 line[key] = value
         flat.append(line)
-    return pd.DataFrame(flat).to_csv(index=False)
+    return csv_text(flat)
 
 
 def stats_markdown(record: CreditRecord, rows: Rows) -> str:
@@ -305,7 +317,7 @@ def _figure(record: CreditRecord, rows: Rows, rated: Rows) -> Figure:
         _draw_correlations(figure.add_subplot(grid[1, :]), rated)
     scale, task = record.manifest["scale"], record.manifest["task"]
     note = "" if scale == "paper" else f"; {comparability(scale)}"
-    what = f"Where credit goes, {TASK_NAMES.get(task, task)}, scale {scale}: mean of {len(record.rows)} responses{note}"
+    what = f"Where credit goes, {task_name(task)}, scale {scale}: mean of {len(record.rows)} responses{note}"
     set_caption(figure, [what])
     handles, names = places[0].get_legend_handles_labels()
     legend_below(figure, handles, names)
@@ -314,8 +326,8 @@ def _figure(record: CreditRecord, rows: Rows, rated: Rows) -> Figure:
 
 def _style(label: str) -> dict[str, Any]:
     method, _, units = label.partition(":")
-    dashes = UNIT_DASHES[units] if units else (0, (4, 2)) if method == "prefix" else "-"
-    return {"color": COLOURS.get(method, "black"), "linestyle": dashes}
+    look = look_of(method)
+    return {"color": look.colour, "linestyle": UNIT_DASHES[units] if units else look.dashes}
 
 
 def _draw_places(axes: Axes, rows: Rows, key: str, name: str) -> None:

@@ -13,8 +13,7 @@ from scar.report.credit_figures import figure1, stats_csv, stats_figure, stats_m
 from scar.report.credit_page import credit_page
 from scar.report.files import Files, as_json, write_files
 from scar.report.selection import NoRunError, Sources
-from scar.report.style import image_files
-from scar.report.tables import TASK_NAMES
+from scar.report.style import image_files, in_order, task_name
 from scar.tracking.credit_records import CreditRecord, find_credit
 
 
@@ -73,7 +72,7 @@ def credit_verdicts(sources: Sources) -> list[Verdict]:
         rows = {row["method"]: row for row in credit_stats(record, lexicon=lexicon)}
         scar = next((row for name, row in rows.items() if name.startswith("scar:")), None)
         if scar is not None:
-            found += _of_task(TASK_NAMES.get(task, task), len(record.rows), rows, scar)
+            found += _of_task(task_name(task), len(record.rows), rows, scar)
     return found
 
 
@@ -97,10 +96,11 @@ def _of_task(task: str, n: int, rows: dict[str, dict[str, Any]], scar: dict[str,
     if "abc" in rows:
         claim = f"ABC puts more on the last content token than {units} on {task}"
         found.append(above(claim, rows["abc"]["last_content"], scar["last_content"], "share of |credit|"))
-    for other in (name for name in ("uniform", "abc", "prefix") if name in rows and "rho" in rows[name]):
+    others = in_order(name for name in rows if ":" not in name and name != "sparse")  # sparse credits no word
+    for other in (name for name in others if "rho" in rows[name]):
         claim = f"{units} agrees better than {credit_name(other)} with people's ratings of words on {task}"
         verdict = above(claim, scar["rho"], rows[other]["rho"], f"rank correlation over {scar['words']} words")
-        found.append(Verdict(verdict.claim, "ours", verdict.verdict, verdict.evidence))
+        found.append(Verdict(verdict.claim, "not in the paper", verdict.verdict, verdict.evidence))
     return found
 
 

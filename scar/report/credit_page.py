@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from scar.report.credit import READ_HIERARCHY, credit_name, estimator_of, notes, pieces_of, words_of
-from scar.report.tables import TASK_NAMES
+from scar.report.style import task_name
+from scar.report.writing import render
 from scar.tracking.credit_records import CreditRecord
-
-VIEWER = Path(__file__).with_name("viewer")
-SCRIPTS = ("table.js", "tree.js", "page.js")
 
 
 def credit_page(record: CreditRecord) -> bytes:
     """The page: all responses of the record, all methods side by side, UTF-8. Texts are data on it, never HTML."""
     manifest = record.manifest
-    task = TASK_NAMES.get(manifest["task"], manifest["task"])
-    parts = {
-        "@TITLE@": html.escape(f"Credit token by token: {task}, scale {manifest['scale']}"),
-        "@STYLE@": _read("page.css"),
-        "@SCRIPT@": "\n".join(map(_read, SCRIPTS)),
-        "@DATA@": script_json(page_data(record)),  # last: nothing in it is replaced any more
-    }
-    page = _read("page.html")
-    for mark, content in parts.items():
-        page = page.replace(mark, content)
-    return page.encode()
-
-
-def _read(name: str) -> str:
-    return (VIEWER / name).read_text(encoding="utf-8")
+    return render(
+        "credit.html",
+        title=f"Credit token by token: {task_name(manifest['task'])}, scale {manifest['scale']}",
+        data=script_json(page_data(record)),
+    )
 
 
 def script_json(value: Any) -> str:

@@ -23,10 +23,10 @@ from scar.report.claims import (
 from scar.report.comparisons import comparisons_csv, comparisons_markdown
 from scar.report.costs import costs_csv, costs_markdown
 from scar.report.credit_items import CREDIT_ITEMS, credit_verdicts
-from scar.report.figures import FIGURES, Variant, Variants, curve_numbers, figure2, figure2_curves, select_variants
+from scar.report.figures import FIGURES, Variants, figure2, figure2_curves, line_numbers, select_variants
 from scar.report.files import Files, as_json, identities
 from scar.report.page import Section, page
-from scar.report.selection import METHODS, READ_BY, TASKS, Cells, NoRunError, Sources, select_cells
+from scar.report.selection import FLAGS, Cells, NoRunError, Sources, select_cells
 from scar.report.style import image_files
 from scar.report.sweeps import frontier_figure, paired_markdown, sweep_csv, sweep_markdown
 from scar.report.table2 import judged_verdicts, table2_csv, table2_markdown
@@ -58,10 +58,11 @@ def _costs(sources: Sources) -> Files:
 
 def _variants(name: str, sources: Sources) -> Variants:
     """The runs of Figure 3, 4 or 5: Table 1's, and those of other units where the figure has several."""
-    task, variants, _, _ = FIGURES[name]
-    folders = [sources.records, sources.units] if Variant("scar", "token") in variants else [sources.records]
-    own = sources.of_task(task)
-    return select_variants(own.runs(*folders), task, variants, seeds=sources.seeds)
+    figure = FIGURES[name]
+    several_units = len({variant.units for variant in figure.variants if variant.units}) > 1
+    own = sources.of_task(figure.task)
+    records = own.runs(*([sources.records, sources.units] if several_units else [sources.records]))
+    return select_variants(records, figure.task, figure.variants_in(records), seeds=sources.seeds)
 
 
 def _curves(name: str, sources: Sources) -> Files:
@@ -74,12 +75,12 @@ def _judgements(sources: Sources) -> list[JudgementRecord]:
     wanted |= {"task": list(sources.tasks)} if sources.tasks else {}
     wanted |= {"model_seed": sources.model_seed} if sources.model_seed is not None else {}
     wanted |= {"judge": sources.judge} if sources.judge else {}
-    found = find_judgements(sources.judgements, **wanted)
-    if not found:
+    judgements = find_judgements(sources.judgements, **wanted)
+    if not judgements:
         raise NoRunError(
             f"no judgement in {sources.judgements} of scale={sources.scale}; make reproduce-table2 makes them"
         )
-    return found
+    return judgements
 
 
 def _table2(sources: Sources) -> Files:
@@ -155,15 +156,14 @@ def _cells_or_none(sources: Sources) -> Cells:
     try:
         return sources.cells()
     except NoRunError:
-        tasks, methods = list(sources.tasks or TASKS), list(sources.methods)
-        return Cells(tasks, methods, list(sources.seeds), {(t, m): {} for t in tasks for m in methods})
+        return sources.no_cells()
 
 
 def _variants_or_none(name: str, sources: Sources) -> Variants:
     try:
         return _variants(name, sources)
     except NoRunError:
-        return Variants(FIGURES[name][0], list(sources.seeds), {})
+        return Variants(FIGURES[name].task, list(sources.seeds), {})
 
 
 def _judgements_or_none(sources: Sources) -> list[JudgementRecord]:
@@ -180,8 +180,10 @@ def _critic(sources: Sources) -> list[Verdict]:
     except NoRunError:
         return []
     separate = [record for record in runs if record.manifest["settings"]["ppo"]["value_net"] == "separate"]
-    found = select_cells(separate, methods=["sparse", "scar"], seeds=sources.seeds) if separate else None
-    return critic_verdicts(_cells_or_none(sources), found) if found else []
+    if not separate:
+        return []
+    cells = select_cells(separate, methods=["sparse", "scar"], seeds=sources.seeds, experiment="ablation_value_net")
+    return critic_verdicts(_cells_or_none(sources), cells)
 
 
 TARGETS: Sequence[str] = (*ITEMS, "sweep", "all")
@@ -192,25 +194,25 @@ TARGETS: Sequence[str] = (*ITEMS, "sweep", "all")
 
 def table1_files(cells: Cells) -> Files:
     """Table 1, Figure 2 and the comparisons of methods, which rest on the same runs; a .json beside each names those runs."""
-    which: dict[str, Any] = {"tasks": cells.tasks, "methods": cells.methods, "seeds": cells.seeds}
-    records, origin = cells.records, {"records": identities(cells.records), "missing": _missing(cells)}
+    origin = {"records": identities(cells.records), "missing": _missing(cells), "left_out": cells.left_out}
     verdicts = verdicts_markdown(reward_verdicts(cells), title="Claims of Table 1 and Figure 2")
     return {
-        "table1.md": table1_markdown(records, **which).encode(),
-        "table1.csv": table1_csv(records, **which).encode(),
+        "table1.md": table1_markdown(cells).encode(),
+        "table1.csv": table1_csv(cells).encode(),
         "table1.json": as_json(origin),
-        **image_files("figure2", figure2(records, **which)),
-        "figure2.json": as_json(origin | figure2_curves(records, **which)),
+        **image_files("figure2", figure2(cells)),
+        "figure2.json": as_json(origin | figure2_curves(cells)),
         "comparisons.md": f"{verdicts}\n## Comparisons\n\n{comparisons_markdown(cells)}".encode(),
         "comparisons.csv": comparisons_csv(cells).encode(),
     }
 
 
-def curve_files(name: str, found: Variants) -> Files:
+def curve_files(name: str, chosen: Variants) -> Files:
     """Figure 3, 4 or 5 (`name` is a key of `FIGURES`), and a .json with its numbers and runs."""
-    _, _, draw, x_of = FIGURES[name]
-    origin = {"records": identities(found.records), "missing": found.missing, "curves": curve_numbers(found, x_of)}
-    return image_files(name, draw(found)) | {f"{name}.json": as_json(origin)}
+    figure = FIGURES[name]
+    origin = {"records": identities(chosen.records), "missing": chosen.missing, "left_out": chosen.left_out}
+    files = image_files(name, figure.draw(chosen))
+    return files | {f"{name}.json": as_json(origin | {"curves": line_numbers(chosen, figure.x)})}
 
 
 def cost_files(records: list[RunRecord], *, scale: str) -> Files:
@@ -283,7 +285,7 @@ def parse(arguments: Sequence[str], *, description: str | None) -> Request:
         seeds=args.seeds,
         model_seed=args.model_seed,
         judge=args.judge,
-        settings={key: getattr(args, key) for key in READ_BY},
+        settings={key: getattr(args, key) for key in FLAGS},
         **{folder: Path(getattr(args, folder)) for folder in FOLDERS},
     )
     return Request(args.target, args.records, sources, Path(args.results), args.name)
@@ -300,7 +302,9 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--results", default="results", help="folder to write into")
     parser.add_argument("--name", default="sweep", help="sweep: the files' name")
     parser.add_argument("--tasks", type=_names, help="such as imdb,tldr (default: all that have runs)")
-    parser.add_argument("--methods", type=_names, default=list(METHODS), help="such as sparse,scar")
+    parser.add_argument(
+        "--methods", type=_names, help="such as sparse,scar (default: the paper's and all that have runs)"
+    )
     parser.add_argument("--seeds", type=seeds, default=[1, 2, 3, 4, 5], help="such as 1,2,3 or range(1,6)")
     parser.add_argument("--model_seed", type=int, help="seed of the SFT policy and the reward model")
     parser.add_argument("--judge", help="table2: of several judges this one, such as reward_model")

@@ -31,5 +31,5 @@ def show(*shown: Figure | str | Sequence[str]) -> None:
     """Display figures, and texts as markdown."""
     from IPython.display import Image, Markdown, display
 
-    for one in shown:
-        display(Image(png_bytes(one), width=825) if isinstance(one, Figure) else Markdown(str(one)))
+    for item in shown:
+        display(Image(png_bytes(item), width=825) if isinstance(item, Figure) else Markdown(str(item)))

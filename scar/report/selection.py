@@ -3,39 +3,63 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from scar.report.frames import curves_frame, estimator_text, runs_frame
+from scar.report.style import PAPER_METHODS, TASK_NAMES, in_order, look_of, tasks_in_order
 from scar.tracking.records import RunRecord, find_records, unfinished_runs
 
-TASKS = ("imdb", "tldr", "hh")
-METHODS = ("sparse", "uniform", "abc", "scar", "prefix")
-READ_BY = {"alpha": ("abc", "scar"), "estimator": ("scar",), "segmentation": ("scar",), "device": METHODS}
-"""The settings that tell runs of one method apart, and the methods that they are meant for (see `narrow`)."""
-
+FLAGS = ("alpha", "estimator", "segmentation", "device")
+"""Settings that the command line of a report can choose runs by (`narrow`)."""
 _SHARED = ("ppo", "models", "task", "data", "prompt", "generation", "scoring", "evaluation", "model_seed")
 """The settings that all methods of a task must share (Section 4.1)."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The runs behind a table: `runs[task, method][seed]`, and what was asked for (`tasks`, `methods`, `seeds`)."""
+    """The runs behind a table, sorted by task, method and seed, and what was asked for (`tasks`, `methods`, `seeds`).
+
+    `left_out` says of each run of other settings, which the table does not take, where it is and how it differs.
+    """
 
     tasks: list[str]
     methods: list[str]
     seeds: list[int]
-    runs: dict[tuple[str, str], dict[int, RunRecord]]
+    records: list[RunRecord]
+    left_out: list[str] = field(default_factory=list)
 
-    @property
-    def records(self) -> list[RunRecord]:
-        """All runs, by task, method and seed."""
-        return [self.runs[cell][seed] for cell in self.runs for seed in self.runs[cell]]
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per run (`runs_frame`)."""
+        return runs_frame(self.records)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row per run and update (`curves_frame`)."""
+        return curves_frame(self.records)
+
+    def of(self, task: str, method: str) -> dict[int, RunRecord]:
+        """The runs of one cell by seed."""
+        return {r.manifest["seed"]: r for r in self.records if r.matches(task=task, method=method)}
+
+    def numbers(self, task: str, method: str, name: str) -> dict[int, float]:
+        """One column of `runs` for every seed of a cell."""
+        if not self.records:
+            return {}
+        cell = self.runs[(self.runs["task"] == task) & (self.runs["method"] == method)]
+        return dict(zip(cell["seed"], cell[name], strict=True))
 
     def missing(self) -> dict[tuple[str, str], list[int]]:
         """The seeds that were asked for and have no run, by (task, method)."""
-        gaps = {cell: [seed for seed in self.seeds if seed not in runs] for cell, runs in self.runs.items()}
+        cells = {(task, method): self.of(task, method) for task in self.tasks for method in self.methods}
+        gaps = {cell: [seed for seed in self.seeds if seed not in runs] for cell, runs in cells.items()}
         return {cell: seeds for cell, seeds in gaps.items() if seeds}
 
 
@@ -50,15 +74,13 @@ def setting(record: RunRecord, key: str) -> Any:
     value = record.manifest[key]
     if key == "device":
         return value["kind"]
-    if key == "estimator" and isinstance(value, Mapping):
-        return f"{value['name']}({', '.join(f'{k}={v}' for k, v in value.items() if k != 'name')})".removesuffix("()")
-    return value
+    return estimator_text(value) if key == "estimator" else value
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
     """The settings of a run by flat names, without the seed and what does not change its numbers."""
-    flat = _flat({key: value for key, value in record.manifest["settings"].items() if key not in ("seed", *READ_BY)})
-    return flat | {key: setting(record, key) for key in ("scale", "model_seed", *READ_BY)}
+    flat = _flat({key: value for key, value in record.manifest["settings"].items() if key not in ("seed", *FLAGS)})
+    return flat | {key: setting(record, key) for key in ("scale", "model_seed", *FLAGS)}
 
 
 def _shared_settings(record: RunRecord) -> dict[str, Any]:
@@ -72,20 +94,45 @@ def _differences(first: dict[str, Any], second: dict[str, Any]) -> str:
     return "; ".join(shown + ([f"and {len(keys) - 8} more"] if len(keys) > 8 else []))
 
 
+def own_runs(records: Iterable[RunRecord], experiment: str) -> tuple[list[RunRecord], list[str]]:
+    """Of the runs of each task and method those of one choice of settings, and of each other run a text that says where it is
+    and how it differs.
+
+    Chosen are the settings with which `experiment` was run (a run says so in its manifest), else those with the most seeds.
+    Raises ValueError where that leaves a choice: two settings are neither averaged nor preferred.
+    """
+    cells: dict[tuple[str, str], dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        cells[record.manifest["task"], record.manifest["method"]][str(settings(record))].append(record)
+    own, left_out = [], []
+    for groups in cells.values():
+        first, *others = sorted(groups.values(), key=lambda group: _claim(group, experiment), reverse=True)
+        if others and _claim(others[0], experiment) == _claim(first, experiment):
+            _refuse_mix(first[0], others[0][0])
+        own += first
+        for record in (record for group in others for record in group):
+            left_out.append(f"{record.path} ({_differences(settings(record), settings(first[0]))})")
+    return own, left_out
+
+
+def _claim(runs: Sequence[RunRecord], experiment: str) -> tuple[bool, int]:
+    """How good a claim runs of one setting have to be those of `experiment`: made for it, then how many seeds."""
+    made_for_it = any(record.manifest.get("experiment") == experiment for record in runs)
+    return made_for_it, len({record.manifest["seed"] for record in runs})
+
+
 def _refuse_mix(first: RunRecord, second: RunRecord) -> None:
-    """Raise if two runs of one method and task differ in their settings."""
-    one, other = settings(first), settings(second)
-    if one == other:
-        return
+    """Raise because two runs of one method and task differ in their settings."""
+    sides = settings(first), settings(second)
     flags = [
-        " or ".join(f"{key}={shlex.quote(str(side[key]))}" for side in (one, other))
-        for key in ("model_seed", *READ_BY)
-        if one[key] != other[key]
+        " or ".join(f"{key}={shlex.quote(str(side[key]))}" for side in sides)
+        for key in ("model_seed", *FLAGS)
+        if sides[0][key] != sides[1][key]
     ]
     todo = f"narrow with {', or '.join(flags)}" if flags else "no flag tells them apart: move one of the folders away"
     raise ValueError(
         f"runs of task {first.manifest['task']}, method {first.manifest['method']} have different settings and are not "
-        f"averaged: {first.path} / {second.path} differ in {_differences(one, other)}; {todo}"
+        f"averaged: {first.path} / {second.path} differ in {_differences(*sides)}; {todo}"
     )
 
 
@@ -98,21 +145,27 @@ def check_fairness(records: Iterable[RunRecord]) -> None:
     first: dict[str, RunRecord] = {}
     for record in records:
         reference = first.setdefault(record.manifest["task"], record)
-        one, other = _shared_settings(reference), _shared_settings(record)
-        if one != other:
+        sides = _shared_settings(reference), _shared_settings(record)
+        if sides[0] != sides[1]:
             raise ValueError(
                 f"unfair comparison on task {record.manifest['task']}: {reference.path} / {record.path} differ in "
-                f"{_differences(one, other)}; all methods of a task must share these: run one of them again, or narrow "
+                f"{_differences(*sides)}; all methods of a task must share these: run one of them again, or narrow "
                 "with model_seed=, seeds= or methods="
             )
+
+
+def check_scale(records: Iterable[RunRecord]) -> None:
+    """Raise ValueError if runs are of several scales."""
+    if len(scales := {record.manifest["scale"] for record in records}) > 1:
+        raise ValueError(f"records of several scales ({', '.join(sorted(scales))}) do not share a table; choose one")
 
 
 def narrow(records: Iterable[RunRecord], **wanted: Any) -> list[RunRecord]:
     """Keep the runs with the `wanted` alpha, estimator, segmentation or device (None: any).
 
-    An estimator is wanted by its name, or with its budget as `setting` writes it. Strict for the methods that a setting
-    is meant for (`READ_BY`). Another method keeps only its matching runs if it has any on that task, and all of its
-    runs if it has none: uniform runs at alpha 1 stay when SCAR is narrowed to alpha 0.8.
+    An estimator is wanted by its name, or with its budget as `setting` writes it. A method that has no such setting (no units;
+    an alpha that is part of what it is) keeps its matching runs if it has any on that task, and all of its runs if it has
+    none: uniform runs at alpha 1 stay when SCAR is narrowed to alpha 0.8.
     """
     kept = list(records)
     for key, value in wanted.items():
@@ -120,11 +173,19 @@ def narrow(records: Iterable[RunRecord], **wanted: Any) -> list[RunRecord]:
             continue
         fits = [r for r in kept if setting(r, key) == value or str(setting(r, key)).startswith(f"{value}(")]
         settled = {(r.manifest["task"], r.manifest["method"]) for r in fits}
-        lenient = [r for r in kept if r.manifest["method"] not in READ_BY[key]]
         kept = [
-            r for r in kept if r in fits or (r in lenient and (r.manifest["task"], r.manifest["method"]) not in settled)
+            r
+            for r in kept
+            if r in fits or (not _has(r, key) and (r.manifest["task"], r.manifest["method"]) not in settled)
         ]
     return kept
+
+
+def _has(record: RunRecord, key: str) -> bool:
+    """Whether a flag of reports is a choice for the method of a run."""
+    if key == "alpha":
+        return not look_of(record.manifest["method"]).fixed_alpha
+    return key == "device" or record.manifest[key] is not None
 
 
 def select_cells(
@@ -133,45 +194,35 @@ def select_cells(
     tasks: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
+    experiment: str = "table1",
 ) -> Cells:
-    """Sort runs into (task, method, seed) cells; None means all that the records hold, for methods: all five.
+    """Sort runs into (task, method, seed) cells; None means all that the records hold, for methods the paper's too.
 
-    Raises ValueError if a cell holds two runs, if runs of one method and task differ in any setting but the seed, if
-    scales are mixed, or if methods of a task are not comparable (`check_fairness`).
+    Runs of other settings than those of `experiment` are left out and named (`own_runs`). Raises ValueError if that leaves a
+    choice, if a cell holds two runs of a seed, if scales are mixed, or if methods of a task are not comparable
+    (`check_fairness`).
     """
     records = list(records)
-    found = {record.manifest["task"] for record in records}
-    tasks = list(tasks or sorted(found, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task)))
-    methods = list(methods or METHODS)
+    tasks = list(tasks or tasks_in_order(record.manifest["task"] for record in records))
+    methods = list(methods or in_order([*PAPER_METHODS, *(record.manifest["method"] for record in records)]))
     seeds = sorted({record.manifest["seed"] for record in records} if seeds is None else set(seeds))
     records = [r for r in records if r.matches(task=tasks, method=methods, seed=seeds)]
     if not records:
         raise ValueError(f"no record fits tasks {tasks}, methods {methods}, seeds {seeds}")
-    if len(scales := {record.manifest["scale"] for record in records}) > 1:
-        raise ValueError(f"records of several scales ({', '.join(sorted(scales))}) do not share a table; choose one")
-    runs: dict[tuple[str, str], dict[int, RunRecord]] = {(task, method): {} for task in tasks for method in methods}
-    for record in sorted(records, key=lambda r: r.manifest["seed"]):
-        cell = runs[record.manifest["task"], record.manifest["method"]]
-        if cell:
-            _refuse_mix(next(iter(cell.values())), record)
-        if (twin := cell.setdefault(record.manifest["seed"], record)) is not record:
+    check_scale(records)
+    records, left_out = own_runs(records, experiment)
+    places = {(task, method): n for n, (task, method) in enumerate((t, m) for t in tasks for m in methods)}
+    records.sort(key=lambda r: (places[r.manifest["task"], r.manifest["method"]], r.manifest["seed"]))
+    first: dict[tuple[str, str, int], RunRecord] = {}
+    for record in records:
+        twin = first.setdefault((record.manifest["task"], record.manifest["method"], record.manifest["seed"]), record)
+        if twin is not record:
             raise ValueError(
                 f"two records of one run (same task, method, seed and settings): {twin.path} / {record.path}; "
                 "delete one of the two folders"
             )
-    check_fairness(record for cell in runs.values() for record in cell.values())
-    return Cells(tasks, methods, seeds, runs)
-
-
-def device_kind(record: RunRecord) -> str:
-    """ "CPU" or "GPU": what the run's seconds were measured on. CPU time is never called GPU time."""
-    kind = record.manifest["device"]["kind"]
-    return "GPU" if kind == "cuda" else kind.upper()
-
-
-def device_names(records: Iterable[RunRecord]) -> str:
-    """What the runs were timed on, with the hardware's names: "CPU (...), GPU (...)"."""
-    return ", ".join(sorted({f"{device_kind(r)} ({r.manifest['device']['name']})" for r in records}))
+    check_fairness(records)
+    return Cells(tasks, methods, seeds, records, left_out)
 
 
 # What a report is asked for: which folders, which runs in them, and how they are read.
@@ -193,7 +244,7 @@ class Sources:
     credit: Path = Path("credit")
     judgements: Path = Path("judgements")
     tasks: Sequence[str] | None = None
-    methods: Sequence[str] = METHODS
+    methods: Sequence[str] | None = None
     seeds: Sequence[int] = (1, 2, 3, 4, 5)
     model_seed: int | None = None
     judge: str | None = None
@@ -201,20 +252,24 @@ class Sources:
 
     def runs(self, *folders: Path, **wanted: Any) -> list[RunRecord]:
         """The runs of `folders` (default: `records`); NoRunError if there is none, with how to make them."""
-        asked = {"task": self.tasks, "method": list(self.methods), "seed": list(self.seeds)}
+        asked: dict[str, Any] = {"task": self.tasks, "method": self.methods, "seed": list(self.seeds)}
         asked |= {"model_seed": self.model_seed} | wanted
         asked = {"scale": self.scale} | {key: value for key, value in asked.items() if value is not None}
         roots = folders or (self.records,)
-        found = narrow((r for root in roots for r in find_records(root, **asked)), **self.settings)
-        if not found:
+        records = narrow((r for root in roots for r in find_records(root, **asked)), **self.settings)
+        if not records:
             shown = ", ".join(f"{k}={v}" for k, v in (asked | self.settings).items() if v is not None)
             where = " or ".join(str(root) for root in roots)
             raise NoRunError(f"no run in {where} has {shown}; make reproduce-table1 SCALE={self.scale} makes them")
-        return found
+        return records
 
     def cells(self) -> Cells:
         """Table 1's runs, sorted (`select_cells`)."""
         return select_cells(self.runs(), tasks=self.tasks, methods=self.methods, seeds=self.seeds)
+
+    def no_cells(self) -> Cells:
+        """What was asked for, without any run."""
+        return Cells(list(self.tasks or TASK_NAMES), list(self.methods or PAPER_METHODS), list(self.seeds), [])
 
     def of_task(self, task: str) -> Sources:
         """The same for one task, which must be among those asked for."""

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-from scipy import stats
-
 from scar.report.claims import Verdict
-from scar.report.comparisons import CONFIDENCE
-from scar.report.numbers import mean_std
-from scar.report.selection import TASKS
-from scar.report.tables import TASK_NAMES, comparability, markdown_table, method_name, paper_results
+from scar.report.statistics import CONFIDENCE, mean_std, wilson_interval
+from scar.report.style import comparability, method_name, task_name, tasks_in_order
+from scar.report.tables import paper_results
+from scar.report.writing import count_of, csv_text, markdown_table
 from scar.tracking.judgements import VERDICTS, JudgementRecord
 
 DEFINITIONS = f"""\
 Win rate: wins and half the ties over all items with a readable answer, all seeds together; brackets: Wilson's \
 {CONFIDENCE:.0%} interval, which takes items for independent. By seed: mean ± sample standard deviation (ddof 1) of the seeds' \
 own win rates, which shows how far they are not. Which response is shown first is drawn item by item and recorded."""
-
-
-def wilson_interval(successes: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; `successes` may hold halves (ties), which is why it is not scipy's."""
-    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-    share, spread = successes / n, z * z / n
-    middle = share + spread / 2
-    reach = math.sqrt(spread * (share * (1 - share) + spread / 4))
-    return (middle - reach) / (1 + spread), (middle + reach) / (1 + spread)
 
 
 def win_rate(counts: Counter[str]) -> tuple[float, int] | None:
@@ -56,12 +43,9 @@ def table2_rows(judgements: Sequence[JudgementRecord]) -> list[dict[str, Any]]:
             raise ValueError(
                 f"two judgements of one pair of runs: {twin.path} / {record.path}; delete one of the two folders"
             )
-    return [_row(*where, runs) for where, runs in sorted(cells.items(), key=_place)]
-
-
-def _place(cell: tuple[tuple[str, str, str], Any]) -> tuple[Any, ...]:
-    task, method, baseline = cell[0]
-    return (TASKS.index(task) if task in TASKS else len(TASKS), task, method, baseline != "sparse", baseline)
+    tasks = tasks_in_order(task for task, _, _ in cells)
+    order = sorted(cells, key=lambda cell: (tasks.index(cell[0]), cell[1], cell[2] != "sparse", cell[2]))
+    return [_row(*cell, cells[cell]) for cell in order]
 
 
 def _refuse_mix(judgements: Sequence[JudgementRecord]) -> None:
@@ -86,13 +70,13 @@ def _row(task: str, method: str, baseline: str, runs: dict[int, JudgementRecord]
     row |= {"n": n, "win_rate": rate, "low": None, "high": None}
     if rate is not None:
         row["low"], row["high"] = wilson_interval(rate * n, n)
-    by_seed = [win_rate(Counter(one["verdict"] for one in record.verdicts)) for record in runs.values()]
-    row["seed_mean"], row["seed_std"] = mean_std([one[0] for one in by_seed if one is not None])
-    row["first_share"] = sum(one["answers"][0]["method_first"] for one in verdicts) / len(verdicts)
-    preferences = [one["preference"] for one in verdicts if one["preference"] is not None]
+    by_seed = [win_rate(Counter(verdict["verdict"] for verdict in record.verdicts)) for record in runs.values()]
+    row["seed_mean"], row["seed_std"] = mean_std([rate[0] for rate in by_seed if rate is not None])
+    row["first_share"] = sum(item["answers"][0]["method_first"] for item in verdicts) / len(verdicts)
+    preferences = [item["preference"] for item in verdicts if item["preference"] is not None]
     row["preference"] = sum(preferences) / len(preferences) if preferences else None
-    orders = [one["by_order"] for one in verdicts if len(one["by_order"]) > 1]
-    row["agreement"] = sum(len(set(one)) == 1 for one in orders) / len(orders) if orders else None
+    orders = [item["by_order"] for item in verdicts if len(item["by_order"]) > 1]
+    row["agreement"] = sum(len(set(order)) == 1 for order in orders) / len(orders) if orders else None
     published = paper_results()["table2"].get(task, {})
     paper = published.get(baseline) if method == "scar" else None
     return row | {"paper": None if paper is None else paper / 100, "paper_judge": published.get("judge")}
@@ -100,7 +84,7 @@ def _row(task: str, method: str, baseline: str, runs: dict[int, JudgementRecord]
 
 def table2_csv(judgements: Sequence[JudgementRecord]) -> str:
     """`table2_rows` as CSV, unrounded."""
-    return pd.DataFrame(table2_rows(judgements), dtype=object).to_csv(index=False)
+    return csv_text(table2_rows(judgements))
 
 
 def table2_markdown(judgements: Sequence[JudgementRecord], *, wanted_seeds: int) -> str:
@@ -110,8 +94,8 @@ def table2_markdown(judgements: Sequence[JudgementRecord], *, wanted_seeds: int)
     header += [name for name in ("preference", "agreement") if any(row[name] is not None for row in rows)] + ["paper"]
     lines = []
     for row in rows:
-        line = [TASK_NAMES.get(row["task"], row["task"]), _pair(row), f"{row['win']} / {row['tie']} / {row['loss']}"]
-        line += [str(row["unparsed"]), _rate(row), str(row["n"]), _seeds(row, wanted_seeds)]
+        line = [task_name(row["task"]), _pair(row), f"{row['win']} / {row['tie']} / {row['loss']}"]
+        line += [str(row["unparsed"]), _rate(row), str(row["n"]), count_of(row["seeds"], wanted_seeds)]
         std = "-" if row["seed_std"] is None else f"{row['seed_std']:.1%}"
         line += ["-" if row["seed_mean"] is None else f"{row['seed_mean']:.1%} ± {std}", f"{row['first_share']:.0%}"]
         line += [_percent(row[name]) for name in ("preference", "agreement") if name in header]
@@ -135,10 +119,6 @@ def _rate(row: dict[str, Any]) -> str:
     return "-" if row["win_rate"] is None else f"{row['win_rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
 
 
-def _seeds(row: dict[str, Any], wanted: int) -> str:
-    return f"{row['seeds']}" if row["seeds"] == wanted else f"{row['seeds']}/{wanted}"
-
-
 def _about_gold(judgements: Sequence[JudgementRecord]) -> list[str]:
     """How good the gold reward model of each task is on held-out data, as its report says."""
     found = {}
@@ -150,7 +130,7 @@ def _about_gold(judgements: Sequence[JudgementRecord]) -> list[str]:
             if key.endswith("accuracy") or key.startswith("accuracy_review")
         ]
         if shown:
-            found[record.manifest["task"]] = f"{TASK_NAMES.get(record.manifest['task'])}: {', '.join(shown)}"
+            found[record.manifest["task"]] = f"{task_name(record.manifest['task'])}: {', '.join(shown)}"
     return [f"The gold reward model on held-out data: {'; '.join(found.values())}."] if found else []
 
 
@@ -158,7 +138,7 @@ def judged_verdicts(judgements: Sequence[JudgementRecord]) -> list[Verdict]:
     """Table 2's claims: the method is preferred, that is, the interval of its win rate lies above one half."""
     found = []
     for row in table2_rows(judgements) if judgements else []:
-        claim = f"{_pair(row).replace(' against ', ' is preferred to ')} on {TASK_NAMES.get(row['task'], row['task'])}"
+        claim = f"{_pair(row).replace(' against ', ' is preferred to ')} on {task_name(row['task'])}"
         claim += f", judged by {judgements[0].manifest['label']}"
         if row["win_rate"] is None:
             found.append(

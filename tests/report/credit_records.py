@@ -71,7 +71,7 @@ def write_record(folder: Path, rows: Sequence[Mapping[str, Any]], **manifest: An
         "scale": "local",
         "task": "imdb",
         "source": {"kind": "sft"},
-        "methods": {label: SETTINGS[label] for label in rows[0]["methods"]},
+        "methods": {label: SETTINGS.get(label) for label in rows[0]["methods"]},
         "models": {"policy": {"fingerprint": "a1"}, "reward": {"fingerprint": "b2", "report": {}}},
         "commit": "c0ffee",
         "dirty": False,

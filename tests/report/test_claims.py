@@ -13,10 +13,11 @@ from scar.report.claims import (
     units_verdicts,
     verdicts_markdown,
 )
-from scar.report.comparisons import compare
-from scar.report.figures import FIGURE3, FIGURE4, FIGURE5, Variants, select_variants
+from scar.report.figures import FIGURES, Variants, select_variants
 from scar.report.selection import Cells, select_cells
+from scar.report.statistics import compare
 
+FIGURE3, FIGURE4, FIGURE5 = (FIGURES[name].variants for name in ("figure3", "figure4", "figure5"))
 METHODS = ["sparse", "uniform", "abc", "scar"]
 
 
@@ -137,7 +138,7 @@ def test_a_separate_value_function_is_put_beside_the_default(make_run):
         ("leans yes", "+0.90 [+0.90"),
     ]
     assert "separate value function" in found[0].claim
-    assert critic_verdicts(Cells([], [], [1], {}), Cells([], [], [1], {})) == []
+    assert critic_verdicts(Cells([], [], [1], []), Cells([], [], [1], [])) == []
 
 
 def test_markdown_names_claims_and_rule():

@@ -5,16 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from scar.report.comparisons import (
-    bootstrap_interval,
-    compare,
-    comparison_rows,
-    comparisons_csv,
-    comparisons_markdown,
-    reach,
-    show_difference,
-)
+from scar.report.comparisons import comparison_rows, comparisons_csv, comparisons_markdown, reach
 from scar.report.selection import select_cells
+from scar.report.statistics import bootstrap_interval, compare
+from scar.report.writing import show_difference
 
 
 def test_numbers_are_paired_by_seed_and_others_are_left_out():
@@ -53,16 +47,17 @@ def test_equal_differences_have_an_interval_of_no_width():
 def test_reach_is_the_median_over_the_seeds_that_got_there(make_run):
     # Sparse ends at 2 on each seed (mean of the last five). SCAR's trailing mean of five is at 2 in update 5 (seed 1: all
     # updates 2), in update 6 (seed 2: 1 2 2 2 2 2: means 1.8, 2), never (seed 3). Seconds: 10 an update.
-    sparse = {s: make_run("sparse", s, rewards=(0.0, 2.0, 2.0, 2.0, 2.0, 2.0)) for s in (1, 2, 3)}
+    runs = [make_run("sparse", s, rewards=(0.0, 2.0, 2.0, 2.0, 2.0, 2.0)) for s in (1, 2, 3)]
     curves = {1: (2.0,) * 6, 2: (1.0, 2.0, 2.0, 2.0, 2.0, 2.0), 3: (0.0,) * 6}
     times = tuple(10.0 * update for update in range(1, 7))
-    scar = {s: make_run("scar", s, rewards=rewards, times=times) for s, rewards in curves.items()}
-    found = reach(scar, sparse)
+    runs += [make_run("scar", s, rewards=rewards, times=times) for s, rewards in curves.items()]
+    found = reach(select_cells(runs), "imdb", "scar", "sparse")
     assert (found.n, found.reached, found.updates, found.seconds) == (3, 2, 5.5, 55.0)
 
 
 def test_reach_of_nobody(make_run):
-    found = reach({1: make_run("scar", 1)}, {1: make_run("sparse", 1, rewards=(1.0,) * 6)})
+    runs = [make_run("scar", 1), make_run("sparse", 1, rewards=(1.0,) * 6)]
+    found = reach(select_cells(runs), "imdb", "scar", "sparse")
     assert (found.n, found.reached, found.updates, found.seconds) == (1, 0, None, None)
 
 

@@ -4,20 +4,17 @@ import numpy as np
 import pytest
 
 from scar.report.figures import (
-    FIGURE4,
-    FIGURE5,
+    FIGURES,
     Variant,
-    curve_numbers,
-    device_hours,
     figure3,
     figure4,
     figure5,
+    line_numbers,
     select_variants,
-    sqrt_kl,
-    updates,
 )
+from scar.report.frames import curves_frame
 
-SPAN, TOKEN = Variant("scar", "span"), Variant("scar", "token")
+FIGURE4, FIGURE5 = FIGURES["figure4"].variants, FIGURES["figure5"].variants
 
 
 def lines_of(figure):
@@ -26,8 +23,8 @@ def lines_of(figure):
 
 def test_kl_is_smoothed_and_a_negative_estimate_counts_as_none(make_run):
     # Trailing means: 4, 2.5, -1 -> sqrt 2, sqrt 2.5, 0.
-    found = sqrt_kl(make_run("scar", 1, rewards=(0.0,) * 3, kls=(4.0, 1.0, -8.0)))
-    np.testing.assert_allclose(found, [2.0, 2.5**0.5, 0.0])
+    curves = curves_frame([make_run("scar", 1, rewards=(0.0,) * 3, kls=(4.0, 1.0, -8.0))])
+    np.testing.assert_allclose(curves["sqrt_kl"], [2.0, 2.5**0.5, 0.0])
 
 
 def test_figure3_has_a_point_an_update_and_the_trained_policy(make_run):
@@ -40,7 +37,7 @@ def test_figure3_has_a_point_an_update_and_the_trained_policy(make_run):
     assert lines_of(figure)["SCAR"].get_xydata().tolist() == [[0.0, 0.0], [3.0, 1.0]]
     ends = [line for line in figure.axes[0].get_lines() if line.get_marker() == "D"]
     assert [line.get_xydata().tolist() for line in ends] == [[[4.0, 3.0]]] * 2
-    assert "sqrt(nats a response)" in figure.axes[0].get_xlabel()
+    assert "sqrt(nats per response)" in figure.axes[0].get_xlabel()
 
 
 def test_figure4_is_in_minutes_while_runs_are_short(make_run):
@@ -76,7 +73,7 @@ def test_figure5_tells_kinds_of_units_apart_and_counts_seeds(make_run):
 
 def test_numbers_behind_a_figure(make_run):
     runs = [make_run("scar", s, task="tldr", segmentation="span", rewards=(0.0, 2.0 * s)) for s in (1, 2)]
-    (row,) = curve_numbers(select_variants(runs, "tldr", FIGURE5, seeds=[1, 2]), updates)
+    (row,) = line_numbers(select_variants(runs, "tldr", FIGURE5, seeds=[1, 2]), "update")
     assert row == {
         "variant": "SCAR, span units",
         "n": 2,
@@ -91,7 +88,7 @@ def test_a_metric_that_a_run_did_not_log_is_named_with_its_folder(make_run):
     file = record.path / "metrics.jsonl"
     file.write_text(file.read_text().replace("device_seconds", "seconds"))
     with pytest.raises(ValueError, match=rf"{record.path}/metrics.jsonl has no 'device_seconds'"):
-        device_hours(record)
+        curves_frame([record])
 
 
 def test_variants_that_do_not_share_their_settings_are_refused(make_run):

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from scar.report.figures import figure2, figure2_curves, learning_curve
-from scar.report.style import COLOURS, pdf_bytes, png_bytes
+from scar.report import figures
+from scar.report.figures import line_of
+from scar.report.frames import curves_frame
+from scar.report.selection import select_cells
+from scar.report.style import METHODS, pdf_bytes, png_bytes
+
+
+def figure2(runs, *, smoothing=5, **which):
+    return figures.figure2(select_cells(runs, **which), smoothing=smoothing)
 
 
 def lines_of(axes):
@@ -17,16 +24,16 @@ def lines_of(axes):
 def test_learning_curve_smooths_each_run_and_then_takes_mean_and_sample_std(make_run):
     # Trailing means of two: 0, 1, 3 and 4, 3, 3. Their means: 2, 2, 3. Sample stds: |0-4|/sqrt 2, |1-3|/sqrt 2, 0.
     runs = [make_run("scar", 1, rewards=(0.0, 2.0, 4.0)), make_run("scar", 2, rewards=(4.0, 2.0, 4.0))]
-    updates, mean, std = learning_curve(runs, smoothing=2)
-    assert updates.tolist() == [1, 2, 3]
-    assert mean.tolist() == [2.0, 2.0, 3.0]
-    np.testing.assert_allclose(std, [4 / 2**0.5, 2 / 2**0.5, 0.0])
+    line = line_of(curves_frame(runs, smoothing=2))
+    assert line.x.tolist() == [1, 2, 3]
+    assert line.reward.tolist() == [2.0, 2.0, 3.0]
+    np.testing.assert_allclose(line.std, [4 / 2**0.5, 2 / 2**0.5, 0.0])
 
 
 def test_smoothing_of_one_is_none(make_run):
-    _, mean, std = learning_curve([make_run("scar", 1, rewards=(0.0, 2.0, 7.0))], smoothing=1)
-    assert mean.tolist() == [0.0, 2.0, 7.0]
-    assert std is None
+    line = line_of(curves_frame([make_run("scar", 1, rewards=(0.0, 2.0, 7.0))], smoothing=1))
+    assert line.reward.tolist() == [0.0, 2.0, 7.0]
+    assert line.std is None
 
 
 def test_smoothing_below_one_is_refused(make_run):
@@ -68,17 +75,17 @@ def test_one_seed_has_a_line_and_no_band(make_run):
 
 
 def test_colours_belong_to_methods_and_only_prefix_is_dashed(make_run):
-    runs = [make_run(method, 1) for method in COLOURS]
+    runs = [make_run(method, 1) for method in METHODS]
     lines = lines_of(figure2(runs).axes[0])
-    assert {m: to_hex(lines[m].get_color()).upper() for m in COLOURS} == COLOURS
+    assert {m: to_hex(lines[m].get_color()).upper() for m in METHODS} == {m: look.colour for m, look in METHODS.items()}
     alone = lines_of(figure2(runs, methods=["scar"]).axes[0])
-    assert to_hex(alone["scar"].get_color()).upper() == COLOURS["scar"]
-    assert {m for m in COLOURS if lines[m].is_dashed()} == {"prefix"}
+    assert to_hex(alone["scar"].get_color()).upper() == METHODS["scar"].colour
+    assert {m for m in METHODS if lines[m].is_dashed()} == {"prefix"}
 
 
 def test_a_method_without_a_colour_of_its_own_is_drawn_too(make_run):
     lines = lines_of(figure2([make_run("mine", 1), make_run("scar", 1)], methods=["scar", "mine"]).axes[0])
-    assert to_hex(lines["mine"].get_color()).upper() not in COLOURS.values()
+    assert to_hex(lines["mine"].get_color()).upper() not in {look.colour for look in METHODS.values()}
 
 
 def test_legend_title_and_axis_say_what_is_shown(make_run):
@@ -104,7 +111,7 @@ def test_an_asked_task_without_runs_says_so(make_run):
 
 
 def test_curves_are_the_drawn_numbers(make_run):
-    curves = figure2_curves([make_run("scar", 1, rewards=(1.0, 3.0))], smoothing=2)
+    curves = figures.figure2_curves(select_cells([make_run("scar", 1, rewards=(1.0, 3.0))]), smoothing=2)
     line = {"task": "imdb", "method": "scar", "n": 1, "mean": [1.0, 2.0], "std": None}
     assert curves == {"smoothing_updates": 2, "curves": [line]}
 

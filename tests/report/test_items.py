@@ -56,7 +56,10 @@ def test_the_verdict_on_the_default_critic_stands_beside_the_main_claim(sources,
     assert (
         "SCAR > Sparse RLHF on IMDB, final test reward (Table 1): leans yes, +1.00 [+1.00, +1.00], 2/2 seeds" in lines
     )
-    assert any("separate value function (ppo.value_net=separate) (ours): not shown, +0.00" in line for line in lines)
+    assert any(
+        "separate value function (ppo.value_net=separate) (not in the paper): not shown, +0.00" in line
+        for line in lines
+    )
 
 
 def test_what_is_missing_is_said_with_the_command_that_makes_it(sources, make_run):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from scar.report.table2 import judged_verdicts, table2_csv, table2_markdown, table2_rows, wilson_interval
+from scar.report.statistics import wilson_interval
+from scar.report.table2 import judged_verdicts, table2_csv, table2_markdown, table2_rows
 from scar.tracking.judgements import JudgementRecord, find_judgements, write_judgement
 
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 import csv
 import io
 
-import numpy as np
+import pandas as pd
 import pytest
 
-from scar.report.numbers import first_update_at, run_numbers, trailing_mean
-from scar.report.selection import METHODS, check_fairness, narrow, select_cells
+from scar.report.frames import first_update_at, runs_frame, trailing_mean
+from scar.report.selection import check_fairness, narrow, select_cells
+from scar.report.style import PAPER_METHODS
 from scar.report.tables import paper_results, table1_csv, table1_markdown, table1_rows
 
 
@@ -15,6 +16,18 @@ def cells_of(markdown: str, first: str) -> list[list[str]]:
     """The cells of each table line that starts with the cell `first`."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line[:1] == "|"]
     return [line for line in lines if line[0] == first]
+
+
+def markdown_of(runs, **which):
+    return table1_markdown(select_cells(runs, **which))
+
+
+def rows_of(runs, **which):
+    return table1_rows(select_cells(runs, **which))
+
+
+def csv_of(runs, **which):
+    return table1_csv(select_cells(runs, **which))
 
 
 def row_of(rows, method, task="imdb"):
@@ -27,25 +40,25 @@ def row_of(rows, method, task="imdb"):
 
 def test_cell_is_mean_and_sample_std_over_seeds_with_n(make_run):
     runs = [make_run("scar", seed, final=float(seed)) for seed in (1, 2, 3)]  # 1, 2, 3: mean 2, sample std 1
-    (line,) = cells_of(table1_markdown(runs, methods=["scar"]), "IMDB")
+    (line,) = cells_of(markdown_of(runs, methods=["scar"]), "IMDB")
     assert line == ["IMDB", "0.50", "2.00 ± 1.00 (n=3)"]
 
 
 def test_one_seed_has_no_std(make_run):
     runs = [make_run("scar", 1, final=1.25)]
-    assert row_of(table1_rows(runs), "scar")["final_reward_std"] is None
-    assert cells_of(table1_markdown(runs, methods=["scar"]), "IMDB")[0][2] == "1.25 ± - (n=1)"
+    assert row_of(rows_of(runs), "scar")["final_reward_std"] is None
+    assert cells_of(markdown_of(runs, methods=["scar"]), "IMDB")[0][2] == "1.25 ± - (n=1)"
 
 
 def test_seed_zero_is_a_seed(make_run):
     runs = [make_run("scar", seed, final=float(seed)) for seed in (0, 1)]
-    assert row_of(table1_rows(runs, seeds=[0]), "scar")["final_reward_mean"] == 0.0
-    assert row_of(table1_rows(runs), "scar")["n"] == 2
+    assert row_of(rows_of(runs, seeds=[0]), "scar")["final_reward_mean"] == 0.0
+    assert row_of(rows_of(runs), "scar")["n"] == 2
 
 
 def test_incomplete_and_empty_cells_show_their_n_and_are_listed(make_run):
     runs = [make_run("scar", seed, final=2.0) for seed in (1, 2, 3)] + [make_run("abc", 2, final=1.0)]
-    markdown = table1_markdown(runs, methods=["uniform", "abc", "scar"], seeds=[1, 2, 3])
+    markdown = markdown_of(runs, methods=["uniform", "abc", "scar"], seeds=[1, 2, 3])
     assert cells_of(markdown, "IMDB")[0][2:] == ["n=0/3", "1.00 ± - (n=1/3)", "2.00 ± 0.00 (n=3)"]
     assert "No finished run for: imdb uniform (seed 1, 2, 3); imdb abc (seed 1, 3)." in markdown
     assert cells_of(markdown, "Uniform")[0][2] == "n=0/3"
@@ -54,26 +67,26 @@ def test_incomplete_and_empty_cells_show_their_n_and_are_listed(make_run):
 def test_best_mean_is_bold_only_in_a_complete_row(make_run):
     runs = [make_run(m, s, final=f) for m, f in (("sparse", 1.0), ("scar", 2.0)) for s in (1, 2)]
     methods = ["sparse", "scar"]
-    assert cells_of(table1_markdown(runs, methods=methods), "IMDB")[0][2:] == [
+    assert cells_of(markdown_of(runs, methods=methods), "IMDB")[0][2:] == [
         "1.00 ± 0.00 (n=2)",
         "**2.00 ± 0.00** (n=2)",
     ]
-    assert "**" not in table1_markdown(runs[1:], methods=methods, seeds=[1, 2])
+    assert "**" not in markdown_of(runs[1:], methods=methods, seeds=[1, 2])
 
 
 def test_columns_are_the_papers_and_prefix_says_that_it_is_not(make_run):
-    header = cells_of(table1_markdown([make_run("scar")]), "final test reward")[0]
+    header = cells_of(markdown_of([make_run("scar"), make_run("prefix")]), "final test reward")[0]
     assert header[1:] == ["SFT policy", "Sparse RLHF", "Uniform", "ABC", "SCAR", "Prefix (not in the paper)"]
 
 
 def test_papers_row_stands_below_ours(make_run):
-    line = cells_of(table1_markdown([make_run("scar", task="tldr")]), "TL;DR (paper, other models and data)")[0]
-    assert line[1:] == ["-", "1.60 ± 0.11", "1.68 ± 0.02", "2.85 ± 0.21", "4.35 ± 0.11", "-"]
+    line = cells_of(markdown_of([make_run("scar", task="tldr")]), "TL;DR (paper, other models and data)")[0]
+    assert line[1:] == ["-", "1.60 ± 0.11", "1.68 ± 0.02", "2.85 ± 0.21", "4.35 ± 0.11"]
 
 
 def test_paper_results_are_those_of_table_1():
     table = paper_results()["table1"]
-    found = {task: [(table[task][m]["mean"], table[task][m]["std"]) for m in METHODS[:4]] for task in table}
+    found = {task: [(table[task][m]["mean"], table[task][m]["std"]) for m in PAPER_METHODS] for task in table}
     assert found == {
         "imdb": [(6.86, 0.86), (7.73, 0.02), (8.48, 1.60), (9.27, 0.00)],
         "tldr": [(1.60, 0.11), (1.68, 0.02), (2.85, 0.21), (4.35, 0.11)],
@@ -84,14 +97,14 @@ def test_paper_results_are_those_of_table_1():
 
 def test_sft_policy_shows_a_range_when_its_evaluations_differ(make_run):
     runs = [make_run("scar", 1, initial=0.4), make_run("scar", 2, initial=0.6)]
-    assert cells_of(table1_markdown(runs, methods=["scar"]), "IMDB")[0][1] == "0.50 (0.40 to 0.60)"
+    assert cells_of(markdown_of(runs, methods=["scar"]), "IMDB")[0][1] == "0.50 (0.40 to 0.60)"
 
 
 # --- caption ------------------------------------------------------------------------------------------------------
 
 
 def test_caption_names_scale_device_seeds_runs_and_model_seed(make_run):
-    markdown = table1_markdown([make_run("scar", 1), make_run("scar", 4)])
+    markdown = markdown_of([make_run("scar", 1), make_run("scar", 4)])
     assert "# Table 1, scale local" in markdown
     assert "Device: CPU (a laptop). Seeds 1, 4; 2 runs; model seed 1 (" in markdown
     assert "Commit c0ffee." in markdown
@@ -99,42 +112,42 @@ def test_caption_names_scale_device_seeds_runs_and_model_seed(make_run):
 
 
 def test_caption_tells_of_several_commits_and_dirty_trees(make_run):
-    markdown = table1_markdown([make_run("scar", 1, commit="b" * 40, dirty=True), make_run("scar", 2)])
+    markdown = markdown_of([make_run("scar", 1, commit="b" * 40, dirty=True), make_run("scar", 2)])
     assert f"From 2 commits: {'b' * 10} (1 runs, as " in markdown
     assert "imdb-scar-2); 1 of 2 runs from a tree with uncommitted changes." in markdown
 
 
 def test_a_smoke_runs_order_is_not_claimed_to_mean_anything(make_run):
-    assert "only their order is" in table1_markdown([make_run("scar", 1)])
-    assert "only their order is" not in table1_markdown([make_run("scar", 2, scale="smoke")])
+    assert "only their order is" in markdown_of([make_run("scar", 1)])
+    assert "only their order is" not in markdown_of([make_run("scar", 2, scale="smoke")])
 
 
 def test_zero_has_no_sign(make_run):
     runs = [make_run("scar", 1, final=-0.001, initial=-0.001)]
-    assert cells_of(table1_markdown(runs, methods=["scar"]), "IMDB")[0][1:] == ["0.00", "0.00 ± - (n=1)"]
+    assert cells_of(markdown_of(runs, methods=["scar"]), "IMDB")[0][1:] == ["0.00", "0.00 ± - (n=1)"]
 
 
 def test_caption_tells_that_a_commit_is_unknown(make_run):
-    assert "Commit unknown." in table1_markdown([make_run("scar", 1, commit=None, dirty=None)])
+    assert "Commit unknown." in markdown_of([make_run("scar", 1, commit=None, dirty=None)])
 
 
 @pytest.mark.parametrize(("scale", "warned"), [("smoke", True), ("local", True), ("paper", False)])
 def test_only_the_paper_scale_is_compared_with_the_papers_numbers(make_run, scale, warned):
-    assert ("not comparable with the paper's" in table1_markdown([make_run("scar", scale=scale)])) == warned
+    assert ("not comparable with the paper's" in markdown_of([make_run("scar", scale=scale)])) == warned
 
 
 # --- block B: what it took ----------------------------------------------------------------------------------------
 
 
 def test_trailing_mean_uses_what_exists_at_the_start():
-    assert trailing_mean(np.array([2.0, 4.0, 9.0, 2.0]), 3).tolist() == [2.0, 3.0, 5.0, 5.0]
+    assert trailing_mean(pd.Series([2.0, 4.0, 9.0, 2.0]), 3).tolist() == [2.0, 3.0, 5.0, 5.0]
 
 
 def test_first_update_at_ignores_one_lucky_first_batch():
-    lucky = np.array([4.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # the only full windows average 0.8 and 0
+    lucky = pd.Series([4.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # the only full windows average 0.8 and 0
     assert first_update_at(lucky, 1.0) is None
     assert first_update_at(lucky, 0.8) == 5
-    assert first_update_at(np.array([1.0, 3.0]), 2.0) == 2  # shorter than the window: its whole length
+    assert first_update_at(pd.Series([1.0, 3.0]), 2.0) == 2  # shorter than the window: its whole length
 
 
 def test_updates_to_sparse_end_is_paired_by_seed_and_counts_who_got_there(make_run):
@@ -144,43 +157,43 @@ def test_updates_to_sparse_end_is_paired_by_seed_and_counts_who_got_there(make_r
     runs = [make_run("sparse", s, rewards=tuple(r * scale for r in steps)) for s, scale in ((1, 1), (2, 3), (3, 1))]
     # Seed 2 never reaches its sparse run's 3.0; the median of the others' 7 and 6 is 6.5.
     runs += [make_run("scar", seed, rewards=rewards) for seed, rewards in ((1, early), (2, early), (3, first))]
-    rows = table1_rows(runs)
+    rows = rows_of(runs)
     scar, sparse = row_of(rows, "scar"), row_of(rows, "sparse")
     assert (scar["updates_to_sparse_end_median"], scar["reached_sparse_end"], scar["pairs"]) == (6.5, 2, 3)
     assert (sparse["updates_to_sparse_end_median"], sparse["reached_sparse_end"]) == (10.0, 3)
-    assert cells_of(table1_markdown(runs), "SCAR")[0][6] == "6.5 (2 of 3 seeds)"
+    assert cells_of(markdown_of(runs), "SCAR")[0][6] == "6.5 (2 of 3 seeds)"
 
 
 def test_seeds_above_sparse_are_paired_and_missing_pairs_show(make_run):
     runs = [make_run("sparse", seed, final=final) for seed, final in ((1, 0.0), (2, 3.0), (3, 3.0))]
     runs += [make_run("scar", seed, final=final) for seed, final in ((1, 1.0), (2, 3.5), (3, 2.0), (4, 9.0))]
-    assert row_of(table1_rows(runs), "scar")["above_sparse"] == 2
-    markdown = table1_markdown(runs)
+    assert row_of(rows_of(runs), "scar")["above_sparse"] == 2
+    markdown = markdown_of(runs)
     assert cells_of(markdown, "SCAR")[0][7] == "2 of 3, pairs=3/4"
     assert cells_of(markdown, "Sparse RLHF")[0][7] == "-"
 
 
 def test_without_sparse_runs_nothing_is_compared_with_them(make_run):
-    line = cells_of(table1_markdown([make_run("scar")]), "SCAR")[0]
+    line = cells_of(markdown_of([make_run("scar")]), "SCAR")[0]
     assert line[6:8] == ["- (no sparse runs)", "- (no sparse runs)"]
 
 
 def test_row_of_a_method_by_hand(make_run):
     timed = {"credit_seconds": (0.1, 0.3), "rewards": (1.0, 2.0)}  # area 1.5; 0.4 of 2 seconds; queries 2 and 4
     runs = [make_run("scar", 1, kl=4.0, seconds=10.0, **timed), make_run("scar", 2, kl=6.0, seconds=14.0, **timed)]
-    markdown = table1_markdown(runs, methods=["scar"])
+    markdown = markdown_of(runs, methods=["scar"])
     (line,) = cells_of(markdown, "SCAR")
     assert line[1:6] == ["token, owen, alpha 0.8", "n=2", "1.00 ± 0.00", "5.00 ± 1.41", "1.50 ± 0.00"]
     assert line[8:] == ["13.0 ± 0.0", "3.0", "12.0 ± 2.8", "20%"]
-    assert cells_of(markdown, "method")[0][10] == "CPU-seconds a run"
+    assert cells_of(markdown, "method")[0][10] == "CPU-seconds per run"
     assert cells_of(markdown, "SFT policy")[0][8] == "16.0"
 
 
 def test_seconds_say_whether_they_are_a_cpus_or_a_gpus(make_run):
     runs = [make_run("scar", 1, device={"kind": "cuda", "name": "a card"})]
-    assert cells_of(table1_markdown(runs), "method")[0][10] == "GPU-seconds a run"
-    markdown = table1_markdown([*runs, make_run("sparse", 1)])
-    assert cells_of(markdown, "method")[0][10] == "seconds a run"
+    assert cells_of(markdown_of(runs), "method")[0][10] == "GPU-seconds per run"
+    markdown = markdown_of([*runs, make_run("sparse", 1)])
+    assert cells_of(markdown, "method")[0][10] == "seconds per run"
     assert cells_of(markdown, "SCAR")[0][10] == "20.0 ± - (GPU)"
     assert cells_of(markdown, "Sparse RLHF")[0][10] == "20.0 ± - (CPU)"
     assert "Device: CPU (a laptop), GPU (a card)." in markdown
@@ -195,7 +208,7 @@ def test_runs_of_one_method_on_cpu_and_gpu_are_not_averaged(make_run):
 
 def test_csv_holds_unrounded_numbers_and_empty_fields(make_run):
     runs = [make_run("scar", 1, final=1.0), make_run("scar", 2, final=2.0)]
-    rows = list(csv.DictReader(io.StringIO(table1_csv(runs, methods=["uniform", "scar"]))))
+    rows = list(csv.DictReader(io.StringIO(csv_of(runs, methods=["uniform", "scar"]))))
     assert [(row["method"], row["n"], row["n_wanted"]) for row in rows] == [
         ("sft", "2", ""),
         ("uniform", "0", "2"),
@@ -224,6 +237,36 @@ def test_settings_may_not_differ_between_seeds_of_a_method_either(make_run):
 def test_a_difference_without_a_flag_says_so(make_run):
     with pytest.raises(ValueError, match=r"method\.budget: 8 / 9; no flag tells them apart"):
         select_cells([make_run("scar", s, config={"method.budget": s + 7}) for s in (1, 2)])
+
+
+def test_a_table_takes_the_runs_of_its_own_experiment_and_names_the_others(make_run):
+    # What README's first example leaves behind, beside Table 1's own runs.
+    typed = make_run("scar", 3, task="tldr", folder="typed", alpha=0.5, final=9.0)
+    runs = [make_run("scar", s, task="tldr", folder=f"{s}", experiment="table1", final=1.0) for s in (1, 3)]
+    cells = select_cells([typed, *runs, make_run("sparse", 1, task="tldr")])
+    assert [record.path.name for record in cells.records] == ["tldr-sparse-1", "1", "3"]
+    text = table1_markdown(cells)
+    assert f"Left out, runs of other settings: {typed.path} (alpha: 0.5 / 0.8)." in text
+    assert "1.00 ± 0.00 (n=2)" in text
+
+
+def test_one_run_made_for_the_table_weighs_more_than_many_others(make_run):
+    typed = [make_run("scar", s, folder=f"typed{s}", alpha=0.5) for s in (1, 2, 3)]
+    own = make_run("scar", 1, folder="own", experiment="table1")
+    assert select_cells([*typed, own]).records == [own]
+
+
+def test_without_a_run_made_for_the_table_the_settings_with_most_seeds_are_taken(make_run):
+    runs = [make_run("scar", s, folder=f"{s}") for s in (1, 2)]
+    cells = select_cells([make_run("scar", 3, folder="typed", alpha=0.5), *runs])
+    assert cells.records == runs
+    assert len(cells.left_out) == 1
+
+
+def test_many_runs_of_other_settings_are_counted(make_run):
+    own = make_run("scar", 1, folder="own", experiment="table1")
+    typed = [make_run("scar", 1, folder=f"typed{n}", alpha=n / 10) for n in range(6)]
+    assert "; and 2 more." in table1_markdown(select_cells([own, *typed]))
 
 
 def test_the_same_run_twice_is_refused(make_run):
@@ -256,7 +299,7 @@ def test_estimators_are_told_apart_by_name_and_budget(make_run):
     assert narrow([*scar, sparse], estimator="permutation") == [*scar[:2], sparse]
     assert narrow([*scar, sparse], estimator="permutation(permutations=4)") == [scar[1], sparse]
     assert narrow([*scar, sparse], estimator="owen") == [scar[2], sparse]
-    line = cells_of(table1_markdown(scar[:1]), "SCAR")[0]
+    line = cells_of(markdown_of(scar[:1]), "SCAR")[0]
     assert line[1] == "token, permutation(permutations=2), alpha 0.8"
 
 
@@ -264,7 +307,7 @@ def test_estimators_are_told_apart_by_name_and_budget(make_run):
 def test_methods_that_do_not_share_their_settings_are_refused(make_run, key):
     runs = [make_run("sparse", 1), make_run("scar", 1, config={key: 9})]
     with pytest.raises(ValueError) as error:
-        table1_markdown(runs)
+        markdown_of(runs)
     for part in ("unfair", str(runs[0].path), str(runs[1].path), f"{key}: "):
         assert part in str(error.value)
 
@@ -294,8 +337,8 @@ def test_a_record_with_a_lost_row_or_key_is_named(make_run):
     rows = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run.path / "metrics.jsonl").write_text("".join(rows[:2] + rows[3:]))
     with pytest.raises(ValueError, match=r"imdb-scar-1/metrics\.jsonl does not hold updates 1 to 5"):
-        run_numbers(run)
+        runs_frame([run])
     other = make_run("scar", 2)
     (other.path / "evaluation.json").write_text('{"initial": {"reward_mean": 0.0}, "final": {}}')
     with pytest.raises(ValueError, match="imdb-scar-2 has no 'distinct_bigrams_mean'"):
-        run_numbers(other)
+        runs_frame([other])
