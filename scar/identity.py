@@ -6,7 +6,7 @@ run. A setting that only says where or how a run is computed (paths, tracker, en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 TOP = ("scale", "seed", "model_seed", "threads", "device", "recipe")
@@ -42,11 +42,12 @@ def data_source(task: Mapping[str, Any]) -> str:
     return "folder" if task.get("data_dir") is not None else task["source"]
 
 
-def run_settings(config: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, Any]:
+def run_settings(config: Mapping[str, Any], name_of: Callable[[str], str], needs: Collection[str]) -> dict[str, Any]:
     """The settings that decide a run's numbers, from its resolved config (plain data; `device` is a kind, `recipe` is there).
 
-    `name_of` gives the name of the class at a `_target_`. Units, parser, estimator and coalitions are None for methods that
-    use no units, the parser for units that need none. KeyError when the config is none of this code.
+    `name_of` gives the name of the class at a `_target_`, `needs` says what the credit method needs. Units, parser, estimator
+    and coalitions are None for methods that need none, the parser also for units that need none. KeyError when the config is
+    none of this code.
     """
     return (
         {key: config[key] for key in TOP}
@@ -56,7 +57,7 @@ def run_settings(config: Mapping[str, Any], name_of: Callable[[str], str]) -> di
             "ppo": _named(config["ppo"]),
             "evaluation": _named(config["evaluation"]),
             "alpha": config["shaping"]["alpha"],
-            **credit_settings(config, name_of),
+            **credit_settings(config, name_of, needs),
         }
     )
 
@@ -78,20 +79,27 @@ def task_settings(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def credit_settings(config: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, Any]:
-    """Of the credit method, whatever alpha is: its name and options, and its units and their values where it uses units."""
+def old_needs(config: Mapping[str, Any]) -> list[str]:
+    """What the credit method of an old record needs: its config says so, but for the units, which an estimator needs."""
+    return [*config["shaping"]["needs"], *(["units"] if "estimator" in config["shaping"]["needs"] else [])]
+
+
+def credit_settings(config: Mapping[str, Any], name_of: Callable[[str], str], needs: Collection[str]) -> dict[str, Any]:
+    """Of the credit method, whatever alpha is: its name and options, and its units and their values where it needs them."""
     shaping = config["shaping"]
-    found = {"method": {"name": shaping["name"], **_named(shaping["method"])}}
-    if "estimator" not in shaping["needs"]:
-        return found | dict.fromkeys(("units", "parser", "estimator", "coalitions"))
-    units, parser = config["segmentation"], config["segmentation"]["build"].get("parser")
-    estimator, scored = config["estimator"], config.get("coalitions", {})
-    return found | {
-        "units": {"name": units["name"], **_named(units["build"], without=("parser",))},
-        "parser": None if parser is None else {"name": name_of(parser["_target_"]), **_named(parser)},
-        "estimator": {"name": name_of(estimator["_target_"]), **_named(estimator)},
-        "coalitions": {key: scored[key] for key in ("backend", "dtype") if key in scored},
-    }
+    settings: dict[str, Any] = {"method": {"name": shaping["name"], **_named(shaping["method"])}}
+    settings |= dict.fromkeys(("units", "parser", "estimator", "coalitions"))
+    if "units" in needs:
+        units, parser = config["segmentation"], config["segmentation"]["build"].get("parser")
+        settings["units"] = {"name": units["name"], **_named(units["build"], without=("parser",))}
+        settings["parser"] = None if parser is None else {"name": name_of(parser["_target_"]), **_named(parser)}
+    if "estimator" in needs:
+        estimator = config["estimator"]
+        settings["estimator"] = {"name": name_of(estimator["_target_"]), **_named(estimator)}
+    if "scorer" in needs:
+        scored = config.get("coalitions", {})
+        settings["coalitions"] = {key: scored[key] for key in ("backend", "dtype") if key in scored}
+    return settings
 
 
 def judge_settings(judge: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Implementations do not inherit from these; `scar/commands/build.py` wires them t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from scar.config import PPOConfig
-from scar.types import CoalitionRows, Credit, PromptBatch, Rollout, Scores, Units
+from scar.types import CoalitionRows, Credit, PromptBatch, Rollout, Units
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,15 @@ class CoalitionScorer(Protocol):
 
 
 class CreditMethod(Protocol):
-    """Splits each response's raw score over its tokens."""
+    """Splits each response's raw score over its tokens. What a method needs it names (scar/credit/methods.py): models and
+    estimator among its constructor's parameters, `units` among those of `assign`."""
 
     name: str
-    needs_units: bool
 
-    def assign(
-        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
-    ) -> Credit:
-        """Credit whose rows sum to `scores.credited`."""
+    @property
+    def assign(self) -> Callable[..., Credit]:
+        """`assign(rollout, scores, *, generator)`, or `assign(rollout, scores, units, *, generator)` of a method that works
+        on units: Credit whose rows sum to `scores.credited`."""
         ...
 
 

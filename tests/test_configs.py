@@ -19,7 +19,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from scar.coalitions.backends import BACKENDS, DTYPES, make_scorer
-from scar.commands.build import MOVED, build_settings, construct
+from scar.commands.build import MOVED, build_settings, construct, credit_needs
 from scar.commands.cli import sweep_size
 from scar.commands.train import run_folder, run_identity
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
@@ -402,3 +402,11 @@ def test_every_value_of_the_groups_names_its_source() -> None:
         for line in file.read_text(encoding="utf-8").splitlines():
             if re.match(r"^\w+: \S", line) and not line.startswith("_target_"):
                 assert "#" in line, f"{file.name}: {line}"
+
+
+def test_what_a_method_needs_is_no_setting() -> None:
+    assert credit_needs(composed("shaping=scar")) == ("scorer", "estimator", "units")
+    with pytest.raises(
+        ValueError, match=r"shaping\.needs=\['scorer'\] is no longer read; leave it out: the parameters of"
+    ):
+        credit_needs(composed("shaping=scar", "+shaping.needs=[scorer]"))

@@ -55,8 +55,9 @@ def elsewhere(value: Any) -> Any:
 @pytest.mark.parametrize("task", ["imdb", "tldr", "hh"])
 def test_moving_a_class_renames_no_run(task: str) -> None:
     config = config_of(f"task={task}", "shaping=scar")
-    assert run_settings(elsewhere(config), old_name) == run_settings(config, class_name)
-    assert "_target_" not in json.dumps(run_settings(config, class_name))
+    needs = ("scorer", "estimator", "units")
+    assert run_settings(elsewhere(config), old_name, needs) == run_settings(config, class_name, needs)
+    assert "_target_" not in json.dumps(run_settings(config, class_name, needs))
 
 
 @pytest.mark.parametrize(

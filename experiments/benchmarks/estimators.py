@@ -134,6 +134,7 @@ def sampled_game(units: int, *, responses: int, cache: Path) -> BatchGame:
     device = setup_process(cfg)
     run = Run(cfg, check_settings(cfg), device, TrackerGroup([]))
     trainer = run.trainer
+    assert trainer.segmenter is not None
     rollout = trainer.sampler.sample(trainer.prompts.batch(0), generator=generator(cfg.seed, "bench"))
     scores = trainer.scoring.score(rollout)
     scorer, _ = make_scorer(run.reward_model, **cfg.coalitions, device=device)

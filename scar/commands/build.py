@@ -24,6 +24,7 @@ from scar.config import (
     check_alpha,
     require,
 )
+from scar.credit.methods import needs
 from scar.engine.single import TorchEngine
 from scar.identity import data_source
 from scar.interfaces import CoalitionScorer, CreditMethod, Engine, RewardModel, Segmenter, Task, Tracker
@@ -140,6 +141,16 @@ def check_settings(cfg: DictConfig) -> PPOConfig:
     return instantiate(cfg.ppo)
 
 
+def credit_needs(cfg: DictConfig) -> tuple[str, ...]:
+    """What the credit method of `cfg` needs, read off its class (`needs` of scar/credit/methods.py)."""
+    if "needs" in cfg.shaping:
+        raise ValueError(
+            f"shaping.needs={cfg.shaping.needs} is no longer read; leave it out: the parameters of the method's constructor "
+            "and of its `assign` say what it needs"
+        )
+    return needs(located(cfg.shaping.method._target_))
+
+
 def build_engine(cfg: DictConfig) -> Engine:
     """Where models compute. ValueError when more processes were launched than the engine makes use of."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun and deepspeed set it
@@ -199,7 +210,8 @@ class Run:
         self.meter = Meter(device)
         method, self.coalitions = parts.method(cfg)
         segmenter = parts.segmenter(cfg)
-        if method.needs_units:
+        units = "units" in credit_needs(cfg)
+        if units:
             segmenter.load()
         self._placement = parts.placement(reference)  # last: until now models are tried and copied on the device
         self.learner = engine.learner(policy, ppo)
@@ -211,7 +223,7 @@ class Run:
             prompts=parts.prompts("train", ppo.batch_size, cfg.seed),
             sampler=self._sampler,
             scoring=parts.scoring,
-            segmenter=segmenter,
+            segmenter=segmenter if units else None,
             method=method,
             updater=PPOUpdater(self.learner, ppo),
             kl_controller=KLController(
@@ -361,8 +373,8 @@ class Parts:
         return HostParking({"rollout": own, "score": scorers, "credit": scorers}, self._device)
 
     def method(self, cfg: DictConfig) -> tuple[CreditMethod, ScorerReport | None]:
-        """The credit method of `cfg`, given the run-time objects that its config says it needs, and how its coalitions are
-        scored (None for methods that ask for none)."""
+        """The credit method of `cfg`, given the run-time objects that it needs, and how its coalitions are scored (None for
+        methods that ask for none)."""
         reports: list[ScorerReport] = []
 
         def scorer() -> CoalitionScorer:
@@ -376,7 +388,7 @@ class Parts:
             "scorer": scorer,
             "estimator": lambda: construct(cfg.estimator),
         }
-        method = construct(cfg.shaping.method, **{need: offers[need]() for need in cfg.shaping.needs})
+        method = construct(cfg.shaping.method, **{need: offers[need]() for need in credit_needs(cfg) if need in offers})
         return method, reports[0] if reports else None
 
     def segmenter(self, cfg: DictConfig) -> Segmenter:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from scar.commands.build import build_settings, check_settings, construct, plain
+from scar.commands.build import build_settings, check_settings, construct, credit_needs, plain
 from scar.commands.cli import sweep_size
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig
 from scar.identity import data_source
@@ -89,11 +89,12 @@ def run_of(cfg: DictConfig) -> Run:
     ppo = check_settings(cfg)
     load = cfg.models.policy.get("load")
     prompt = cfg.task.prompt
-    playing = "estimator" in cfg.shaping.needs
+    needs = credit_needs(cfg)
+    playing = "estimator" in needs
     return Run(
         task=cfg.task.name,
         method=cfg.shaping.name,
-        needs=tuple(cfg.shaping.needs),
+        needs=needs,
         units=cfg.segmentation.name if playing else None,
         coalitions=_coalitions(cfg) if playing else None,
         models=plain(cfg.models),

@@ -12,7 +12,7 @@ import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from scar.commands.build import Parts, load_parts, plain, setup_process
+from scar.commands.build import Parts, credit_needs, load_parts, plain, setup_process
 from scar.commands.train import class_name
 from scar.config import EvaluationConfig, fingerprint, require
 from scar.credit.methods import readable_units
@@ -112,7 +112,7 @@ def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> di
     found = {}
     for method in cfg.methods:
         one = _compose([*others, f"shaping={method}"], run, typed)
-        if "estimator" not in one.shaping.needs:
+        if "units" not in credit_needs(one):
             found[method] = one
             continue
         for units in cfg.segmentations:
@@ -177,7 +177,9 @@ def _identity(
         "source": _describe_source(cfg, base, run),
         **task_settings(plain(base.task)),
         "models": model_settings(plain(base.models)),
-        "methods": {label: credit_settings(plain(one), class_name) for label, one in configs.items()},
+        "methods": {
+            label: credit_settings(plain(one), class_name, credit_needs(one)) for label, one in configs.items()
+        },
     }
 
 
@@ -201,7 +203,7 @@ def _name(cfg: DictConfig, run: RunRecord | None) -> str:
 
 def _assigner(parts: Parts, cfg: DictConfig) -> Assigner:
     method, _ = parts.method(cfg)
-    if not method.needs_units:
+    if "units" not in credit_needs(cfg):
         return Assigner(method)
     segmenter = parts.segmenter(cfg)
     segmenter.load()
@@ -307,7 +309,8 @@ class CreditRows:
         if assigner.segmenter is not None:
             units = readable_units(assigner.segmenter.segment(rollout), scores.inputs)
         stream = numpy_generator(self.seed, "credit_record", number)
-        credit = assigner.method.assign(rollout, scores, units, generator=stream)
+        given = {} if units is None else {"units": units}
+        credit = assigner.method.assign(rollout, scores, **given, generator=stream)
         found: dict[str, Any] = {
             "per_token": [_rounded(value) for value in credit.per_token[0].tolist()],
             "sum": _rounded(float(credit.per_token[0].double().sum())),

@@ -18,6 +18,7 @@ from scar.commands.build import (
     build_engine,
     check_settings,
     construct,
+    credit_needs,
     located,
     plain,
     setup_process,
@@ -58,7 +59,7 @@ def run_config(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
 
 def run_identity(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     """What decides the run's numbers, by name (scar/identity.py)."""
-    return run_settings(run_config(cfg, device), class_name)
+    return run_settings(run_config(cfg, device), class_name, credit_needs(cfg))
 
 
 def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:

@@ -7,7 +7,8 @@ reads it, in prefix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,11 +17,27 @@ from torch import Tensor
 from scar.credit.estimators import Estimator
 from scar.credit.game import TextGame
 from scar.credit.rewards import at_last_step, at_unit_ends
-from scar.interfaces import CoalitionScorer, RewardModel
+from scar.interfaces import CoalitionScorer, CreditMethod, RewardModel
 from scar.segmentation.units import merge_empty_units
 from scar.types import Credit, RewardInputs, Rollout, Scores, Units, UnitValues
 
 EMPTY_MODES = ("uniform", "zero", "terminal")
+CONSTRUCTED_WITH = ("reward_model", "scorer", "estimator")
+"""What a method's constructor may ask for: the reward model, a scorer of coalitions, an estimator of unit values."""
+
+
+def needs(method: Callable[..., CreditMethod]) -> tuple[str, ...]:
+    """What a class of credit methods asks for, read off its signatures: those of `CONSTRUCTED_WITH` that its constructor
+    takes, and "units" where its `assign` takes them. ValueError for a class that says so in the old way, or has no `assign`."""
+    name = getattr(method, "__name__", method)
+    if not hasattr(method, "assign"):
+        raise ValueError(f"{name} is no credit method; allowed: a class with assign(rollout, scores, *, generator)")
+    if hasattr(method, "needs_units"):
+        raise ValueError(
+            f"{name}.needs_units is no longer read; leave it out, and give `assign` the parameter `units` if it uses units"
+        )
+    made_with, units = inspect.signature(method).parameters, "units" in inspect.signature(method.assign).parameters
+    return (*(part for part in CONSTRUCTED_WITH if part in made_with), *(["units"] if units else []))
 
 
 def _credit(per_token: Tensor, scores: Scores, *, queries: int) -> Credit:
@@ -47,11 +64,8 @@ class SparseMethod:
     """All of the score on the last token (Eq. 2)."""
 
     name = "sparse"
-    needs_units = False
 
-    def assign(
-        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
-    ) -> Credit:
+    def assign(self, rollout: Rollout, scores: Scores, *, generator: np.random.Generator) -> Credit:
         """One-hot credit."""
         return _credit(at_last_step(scores.credited, rollout), scores, queries=0)
 
@@ -60,11 +74,8 @@ class UniformMethod:
     """The same share for every response token, EOS included (as in ABC's code)."""
 
     name = "uniform"
-    needs_units = False
 
-    def assign(
-        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
-    ) -> Credit:
+    def assign(self, rollout: Rollout, scores: Scores, *, generator: np.random.Generator) -> Credit:
         """score / length on every real token."""
         mask = rollout.response_mask
         return _credit((scores.credited / mask.sum(1))[:, None] * mask, scores, queries=0)
@@ -79,14 +90,11 @@ class AttentionMethod:
     """
 
     name = "abc"
-    needs_units = False
 
     def __init__(self, *, reward_model: RewardModel) -> None:
         self._reward_model = reward_model
 
-    def assign(
-        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
-    ) -> Credit:
+    def assign(self, rollout: Rollout, scores: Scores, *, generator: np.random.Generator) -> Credit:
         """score * attention share; one extra forward pass of the reward model."""
         inputs, columns = scores.inputs, rollout.content_mask
         attention = self._reward_model.last_layer_attention(inputs.sequence_ids(), inputs.sequence_mask())
@@ -109,14 +117,11 @@ class PrefixDifferenceMethod:
     """
 
     name = "prefix"
-    needs_units = False
 
     def __init__(self, *, reward_model: RewardModel) -> None:
         self._reward_model = reward_model
 
-    def assign(
-        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
-    ) -> Credit:
+    def assign(self, rollout: Rollout, scores: Scores, *, generator: np.random.Generator) -> Credit:
         """Differences of prefix scores; one extra forward pass of the reward model."""
         inputs = scores.inputs
         read = inputs.mask
@@ -139,7 +144,6 @@ class ScarMethod:
     """
 
     name = "scar"
-    needs_units = True
 
     def __init__(self, *, scorer: CoalitionScorer, estimator: Estimator, fill: str, empty: str) -> None:
         if empty not in EMPTY_MODES:
@@ -148,12 +152,8 @@ class ScarMethod:
         self._estimator = estimator
         self._empty = empty
 
-    def assign(
-        self, rollout: Rollout, scores: Scores, units: Units | None, *, generator: np.random.Generator
-    ) -> Credit:
+    def assign(self, rollout: Rollout, scores: Scores, units: Units, *, generator: np.random.Generator) -> Credit:
         """Unit values of every response; `generator` feeds estimators that sample."""
-        if units is None:
-            raise ValueError("SCAR needs units: pass the output of a segmenter")
         units = readable_units(units, scores.inputs)
         found = self._estimator.estimate(self._game.batch(scores, units), generator)
         unit_values = torch.zeros(units.end_step.shape, dtype=torch.float64)

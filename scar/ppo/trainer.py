@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Trainer:
-    """Everything one run needs, wired by scar/commands/build.py. `alpha` is the dense share of Eq. 6."""
+    """Everything one run needs, wired by scar/commands/build.py. `alpha` is the dense share of Eq. 6; `segmenter` is
+    None for methods without units."""
 
     config: PPOConfig
     seed: int
@@ -38,7 +39,7 @@ class Trainer:
     prompts: PromptBatches
     sampler: Sampler
     scoring: ResponseScoring
-    segmenter: Segmenter
+    segmenter: Segmenter | None
     method: CreditMethod
     updater: PPOUpdater
     kl_controller: KLController
@@ -90,7 +91,10 @@ class Trainer:
             rollout = self.sampler.sample(prompts, generator=self._stream("sampling", update))
         scores, units = self._score_and_segment(rollout)
         with self._stage("credit"):
-            credit = self.method.assign(rollout, scores, units, generator=numpy_generator(self.seed, "credit", update))
+            given = {} if units is None else {"units": units}
+            credit = self.method.assign(
+                rollout, scores, **given, generator=numpy_generator(self.seed, "credit", update)
+            )
         kl_coef = self.kl_controller.coef
         with self._stage("update"):
             rewards = shape_rewards(rollout, scores, credit, kl_coef=kl_coef, alpha=self.alpha)
@@ -112,7 +116,7 @@ class Trainer:
     def _score_and_segment(self, rollout: Rollout) -> tuple[Scores, Units | None]:
         """Scores and, where the method needs them, units. On a GPU the parser works on the CPU beside the scoring, and
         "segment" meters what is left to wait for; on a CPU they would only take time from each other."""
-        if self.method.needs_units and self.device.type == "cuda":
+        if self.segmenter is not None and self.device.type == "cuda":
             with ThreadPoolExecutor(max_workers=1) as pool:
                 pending = pool.submit(self.segmenter.segment, rollout)
                 with self._stage("score"):
@@ -122,7 +126,7 @@ class Trainer:
         with self._stage("score"):
             scores = self.scoring.score(rollout)
         with self._stage("segment"):
-            return scores, self.segmenter.segment(rollout) if self.method.needs_units else None
+            return scores, self.segmenter.segment(rollout) if self.segmenter is not None else None
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from scar.identity import credit_settings, old_name
+from scar.identity import credit_settings, old_name, old_needs
 from scar.tracking.records import PARTIAL_SUFFIX, read_jsonl, write_json
 
 CREDIT_VERSION = 2
@@ -42,7 +42,10 @@ class CreditRecord:
                 f"{file} cannot be read ({error}); give the folder of a credit record, as experiments/credit.py makes them"
             ) from error
         if manifest.get("credit_version") == 1:
-            methods = {label: credit_settings(config, old_name) for label, config in manifest["methods"].items()}
+            methods = {
+                label: credit_settings(config, old_name, old_needs(config))
+                for label, config in manifest["methods"].items()
+            }
             manifest |= {"credit_version": CREDIT_VERSION, "methods": methods}
         if manifest.get("credit_version") != CREDIT_VERSION:
             raise ValueError(

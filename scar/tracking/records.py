@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scar.config import fingerprint
-from scar.identity import old_name, run_settings
+from scar.identity import old_name, old_needs, run_settings
 
 SCHEMA_VERSION = 2
 """2: a run is named by `settings` (scar/identity.py). Version 1, named by its whole config, is read too."""
@@ -115,7 +115,7 @@ class RunRecord:
         """The manifest as version 2 has it: settings and fingerprint are read off the config that it holds."""
         try:
             config = manifest["config"]
-            settings = run_settings(config, old_name)
+            settings = run_settings(config, old_name, old_needs(config))
             estimator = settings["estimator"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(

@@ -17,6 +17,7 @@ from scar.credit.methods import (
     SparseMethod,
     UniformMethod,
     check_efficiency,
+    needs,
 )
 from scar.credit.rewards import shape_rewards
 from scar.credit.shap_oracle import ShapEstimator
@@ -66,9 +67,8 @@ def units_of(rollout: Rollout) -> Units:
 def assign(
     method: CreditMethod, rollout: Rollout, scores: Scores, units: Units | None = None, *, seed: int = 0
 ) -> Credit:
-    if units is None and method.needs_units:
-        units = units_of(rollout)
-    return method.assign(rollout, scores, units, generator=np.random.default_rng(seed))
+    given = {"units": units or units_of(rollout)} if "units" in needs(type(method)) else {}
+    return method.assign(rollout, scores, **given, generator=np.random.default_rng(seed))
 
 
 def mixed_rollout(**options: Any) -> Rollout:
@@ -508,11 +508,31 @@ def test_permutation_credit_depends_on_the_generator_alone() -> None:
     assert not torch.allclose(rows[0], rows[2], atol=1e-3)
 
 
-def test_scar_without_units_is_an_error() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = make_rollout([3])
-    with pytest.raises(ValueError, match="needs units"):
-        scar(model).assign(rollout, model.score_rollout(rollout), None, generator=np.random.default_rng(0))
+@pytest.mark.parametrize(
+    ("method", "needed"),
+    [
+        (SparseMethod, ()),
+        (UniformMethod, ()),
+        (AttentionMethod, ("reward_model",)),
+        (PrefixDifferenceMethod, ("reward_model",)),
+        (ScarMethod, ("scorer", "estimator", "units")),
+    ],
+)
+def test_what_a_method_needs_is_read_off_its_signatures(method: type, needed: tuple[str, ...]) -> None:
+    assert needs(method) == needed
+
+
+def test_a_method_that_says_what_it_needs_in_the_old_way_is_refused() -> None:
+    class Old(SparseMethod):
+        needs_units = False
+
+    with pytest.raises(ValueError, match=r"Old\.needs_units is no longer read; leave it out, and give `assign`"):
+        needs(Old)
+
+
+def test_what_assigns_no_credit_is_no_method() -> None:
+    with pytest.raises(ValueError, match=r"mixed_rollout is no credit method; allowed: a class with assign\("):
+        needs(mixed_rollout)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 
 from scar.config import ScoringConfig
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
-from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, SparseMethod, UniformMethod
+from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, SparseMethod, UniformMethod, needs
 from scar.credit.rewards import shape_rewards
 from scar.credit.shap_oracle import ShapEstimator
 from scar.interfaces import CreditMethod
@@ -78,7 +78,9 @@ def scores_of(model: FakeRewardModel, rollout: Rollout, *, rule: float | None = 
 def credit_of(name: str, model: FakeRewardModel, rollout: Rollout, scores: Scores) -> Credit:
     content = rollout.content_mask
     units = token_units(content, [balanced_hierarchy(n) for n in content.sum(1).tolist()])
-    return method_of(name, model).assign(rollout, scores, units, generator=np.random.default_rng(0))
+    method = method_of(name, model)
+    given = {"units": units} if "units" in needs(type(method)) else {}
+    return method.assign(rollout, scores, **given, generator=np.random.default_rng(0))
 
 
 def shaped(

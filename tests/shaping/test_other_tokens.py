@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scar.config import ScoringConfig
 from scar.credit.estimators import ExactEstimator, OwenEstimator
-from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, SparseMethod, UniformMethod
+from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, SparseMethod, UniformMethod, needs
 from scar.interfaces import CreditMethod, Segmenter
 from scar.models.loading import space_token
 from scar.models.reading import RewardReader
@@ -67,7 +67,8 @@ def scar(model: FakeRewardModel, *, estimator: Any = None, fill: str = "space", 
 
 
 def credit_of(method: CreditMethod, rollout: Rollout, scores: Scores, units: Units | None = None) -> torch.Tensor:
-    return method.assign(rollout, scores, units, generator=np.random.default_rng(0)).per_token
+    given = {"units": units} if "units" in needs(type(method)) else {}
+    return method.assign(rollout, scores, **given, generator=np.random.default_rng(0)).per_token
 
 
 def expected_credit(rollout: Rollout, scores: Scores, units: Units, kind: str) -> torch.Tensor:

@@ -90,6 +90,7 @@ class LocalModels:
 
     def spans(self, texts: Texts) -> Any:
         """Units of segmentation=span."""
+        assert self._trainer.segmenter is not None
         return self._trainer.segmenter.segment(texts.rollout)
 
     def tokens(self, texts: Texts) -> Any:

@@ -65,7 +65,7 @@ def unit_sums(per_token: np.ndarray, units: Units) -> list[np.ndarray]:
 
 def _assigned(method: CreditMethod, texts: Texts) -> Split:
     """The credit of a method that needs no units."""
-    credit = method.assign(texts.rollout, texts.scores, None, generator=np.random.default_rng(0))
+    credit = method.assign(texts.rollout, texts.scores, generator=np.random.default_rng(0))
     per_token = credit.per_token.double().cpu().numpy()
     return Split(per_token, np.zeros(len(per_token)), float(credit.reward_queries.float().mean()))
 
