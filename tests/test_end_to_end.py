@@ -18,6 +18,8 @@ from scar.ppo.rollout import Sampler
 from scar.ppo.trainer import Trainer
 from scar.ppo.updater import PPOUpdater
 from scar.printing import ended
+from scar.report.selection import select_cells
+from scar.report.tables import table1_markdown
 from scar.seeding import stream_seed
 from scar.tracking.checkpoint import find_checkpoint
 from scar.tracking.records import RunRecord, find_records, unfinished_runs
@@ -59,6 +61,19 @@ def decided(record: RunRecord, *, without: re.Pattern[str] = CLOCK) -> list[dict
 
 def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_method_of_ones_own_takes_a_class_and_a_yaml(
+    smoke: SmokeScale, records: dict[str, RunRecord], tmp_path: Path
+) -> None:
+    """It runs, and stands beside the others in Table 1; a line in scar/report/style.py would give it a name and a colour."""
+    yaml = tmp_path / "shaping" / "halves.yaml"
+    yaml.parent.mkdir()
+    yaml.write_text("name: halves\nalpha: 0.5\nmethod:\n  _target_: tests.own_method.HalvesMethod\n")
+    record = smoke.run(TWO_UPDATES, "shaping=halves", f"hydra.searchpath=[file://{tmp_path}]")
+    assert (record.manifest["method"], record.manifest["alpha"]) == ("halves", 0.5)
+    table = table1_markdown(select_cells([record, records["sparse"]], methods=["sparse", "halves"]))
+    assert "Halves (not in the paper)" in table
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -40,8 +40,9 @@ def needs(method: Callable[..., CreditMethod]) -> tuple[str, ...]:
     return (*(part for part in CONSTRUCTED_WITH if part in made_with), *(["units"] if units else []))
 
 
-def _credit(per_token: Tensor, scores: Scores, *, queries: int) -> Credit:
-    """Credit without units, after checking that rows sum to the score."""
+def credit_without_units(per_token: Tensor, scores: Scores, *, queries: int) -> Credit:
+    """Credit of a method without units, f32[B, T], after checking that rows sum to the score (`check_efficiency`); `queries`:
+    reward-model evaluations per response beyond the one that scores it."""
     check_efficiency(per_token, scores)
     counts = torch.full((len(per_token),), queries, dtype=torch.int64)
     return Credit(per_token=per_token, unit_values=None, reward_queries=counts, diagnostics={})
@@ -67,7 +68,7 @@ class SparseMethod:
 
     def assign(self, rollout: Rollout, scores: Scores, *, generator: np.random.Generator) -> Credit:
         """One-hot credit."""
-        return _credit(at_last_step(scores.credited, rollout), scores, queries=0)
+        return credit_without_units(at_last_step(scores.credited, rollout), scores, queries=0)
 
 
 class UniformMethod:
@@ -78,7 +79,7 @@ class UniformMethod:
     def assign(self, rollout: Rollout, scores: Scores, *, generator: np.random.Generator) -> Credit:
         """score / length on every real token."""
         mask = rollout.response_mask
-        return _credit((scores.credited / mask.sum(1))[:, None] * mask, scores, queries=0)
+        return credit_without_units((scores.credited / mask.sum(1))[:, None] * mask, scores, queries=0)
 
 
 class AttentionMethod:
@@ -106,7 +107,9 @@ class AttentionMethod:
         # A response that is only EOS has no column at all: then the one real token takes everything.
         fallback = torch.where(columns.any(1, keepdim=True), columns, rollout.response_mask)
         weights = torch.where(empty, fallback.float(), weights)
-        return _credit(scores.credited[:, None] * weights / weights.sum(1, keepdim=True), scores, queries=1)
+        return credit_without_units(
+            scores.credited[:, None] * weights / weights.sum(1, keepdim=True), scores, queries=1
+        )
 
 
 class PrefixDifferenceMethod:
@@ -132,7 +135,7 @@ class PrefixDifferenceMethod:
         per_token = torch.zeros_like(rollout.logprobs).scatter_add(1, inputs.end_step, differences)
         # A response of which nothing is read is scored on the prompt alone: all of that goes to its last token.
         per_token = torch.where(read.any(1, keepdim=True), per_token, at_last_step(scores.credited, rollout))
-        return _credit(per_token.masked_fill(scores.replaced[:, None], 0.0), scores, queries=1)
+        return credit_without_units(per_token.masked_fill(scores.replaced[:, None], 0.0), scores, queries=1)
 
 
 class ScarMethod:
