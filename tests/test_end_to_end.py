@@ -21,7 +21,7 @@ from scar.printing import ended
 from scar.seeding import stream_seed
 from scar.tracking.checkpoint import find_checkpoint
 from scar.tracking.records import RunRecord, find_records, unfinished_runs
-from scar.tracking.trackers import BarTracker, NoTracker
+from scar.tracking.trackers import BarTracker, JsonlTracker
 from scar.tracking.wandb_runs import records_from_offline
 from scar.types import PromptBatch
 from tests.smoke_scale import REPOSITORY, SmokeScale
@@ -353,12 +353,12 @@ def test_tracker_that_cannot_close_undoes_no_finished_run(
 ) -> None:
     checkpoints: list[int] = []
 
-    def broken(self: NoTracker, status: str) -> None:
+    def broken(self: JsonlTracker, status: str) -> None:
         (partial,) = unfinished_runs(tmp_path)
         checkpoints.append(find_checkpoint(partial).update)  # who is killed here goes on from the last update
         raise error
 
-    monkeypatch.setattr(NoTracker, "finish", broken)
+    monkeypatch.setattr(JsonlTracker, "finish", broken)
     with pytest.raises((ConnectionError, KeyboardInterrupt)) as raised:
         smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
     (record,) = find_records(tmp_path)
