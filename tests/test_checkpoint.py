@@ -27,6 +27,7 @@ from tests.builders import ppo_config
 from tests.models.tiny import PROMPTS, RESPONSES, language_model, left_padded, right_padded, tiny_policy
 from tests.smoke_scale import SmokeScale
 from tests.test_end_to_end import decided, fail_at, files_below
+from tests.tracking.wandb_record import read_log
 
 FIVE = ("ppo.updates=5", "checkpoint.updates=2", "ppo.learning_rate_schedule=linear")
 METHODS = {"sparse": ("shaping=sparse",), "scar": ("shaping=scar", "estimator=permutation")}
@@ -143,13 +144,20 @@ def test_every_signal_reaches_its_listener() -> None:
 
 @pytest.mark.slow
 def test_wandb_run_of_a_run_that_goes_on_is_whole(smoke: SmokeScale, tmp_path: Path) -> None:
-    from scar.tracking.wandb_runs import records_from_offline
+    from scar.tracking.wandb_runs import RECORD_FILE
 
     stopped_run(smoke, tmp_path / "runs", *METHODS["sparse"], "tracker=wandb")
     record = smoke.run(*FIVE, *METHODS["sparse"], "tracker=wandb", runs=tmp_path / "runs")
     assert len(list(record.path.glob("wandb/offline-run-*/*.wandb"))) == 1
-    (imported,) = records_from_offline(record.path, tmp_path / "imported")
-    assert [row["update"] for row in RunRecord(imported).metrics] == [1, 2, 3, 4, 5]
+    (file,) = record.path.glob(f"wandb/offline-run-*/files/{RECORD_FILE}")
+    assert json.loads(file.read_text(encoding="utf-8"))["metrics"] == record.metrics
+    assert [entry["history"]["item"]["update"] for entry in read_log(record.path) if entry["type"] == "history"] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_last_checkpoint_keeps_a_run_whose_evaluation_fails(smoke: SmokeScale, tmp_path: Path) -> None:

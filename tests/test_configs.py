@@ -249,7 +249,14 @@ def test_settings_of_local_models_are_all_read(scale: str) -> None:
     assert set(models["reward"]["augmentation"]) == {field.name for field in fields(RewardAugmentation)}
 
 
-@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_the_tracker_that_did_nothing_is_null_now() -> None:
+    old = "scar.tracking.trackers.NoTracker"
+    with pytest.raises(ValueError, match=rf"_target_: {old} is no longer there; write null"):
+        construct(OmegaConf.create({"_target_": old}))
+    assert composed("tracker=jsonl").tracker == {"_target_": None}
+
+
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in MOVED.items() if new != "null"])
 def test_class_that_moved_is_named_where_it_is_now(old: str, new: str) -> None:
     importlib.import_module(new)
     with pytest.raises(ValueError, match=rf"_target_: {old}\.Some is no longer there; write {new}\.Some"):

@@ -23,12 +23,12 @@ from scar.report.tables import table1_markdown
 from scar.seeding import stream_seed
 from scar.tracking.checkpoint import find_checkpoint
 from scar.tracking.records import RunRecord, find_records, unfinished_runs
-from scar.tracking.trackers import BarTracker, NoTracker
-from scar.tracking.wandb_runs import records_from_offline
+from scar.tracking.trackers import BarTracker, JsonlTracker
+from scar.tracking.wandb_runs import RECORD_FILE, record_contents
 from scar.types import PromptBatch
 from tests.smoke_scale import REPOSITORY, SmokeScale
 from tests.stdouts import BROKEN
-from tests.tracking.wandb_record import assert_equal_records
+from tests.tracking.wandb_record import typed
 
 TWO_UPDATES = "ppo.updates=2"
 METHODS = {
@@ -368,12 +368,12 @@ def test_tracker_that_cannot_close_undoes_no_finished_run(
 ) -> None:
     checkpoints: list[int] = []
 
-    def broken(self: NoTracker, status: str) -> None:
+    def broken(self: JsonlTracker, status: str) -> None:
         (partial,) = unfinished_runs(tmp_path)
         checkpoints.append(find_checkpoint(partial).update)  # who is killed here goes on from the last update
         raise error
 
-    monkeypatch.setattr(NoTracker, "finish", broken)
+    monkeypatch.setattr(JsonlTracker, "finish", broken)
     with pytest.raises((ConnectionError, KeyboardInterrupt)) as raised:
         smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
     (record,) = find_records(tmp_path)
@@ -413,14 +413,13 @@ def test_ctrl_c_while_the_last_line_waits_for_its_reader_undoes_no_finished_run(
     assert unfinished_runs(tmp_path) == []
 
 
-def test_wandb_files_lie_in_the_finished_run_folder_and_give_it_back(smoke: SmokeScale, tmp_path: Path) -> None:
+def test_wandb_files_lie_in_the_finished_run_folder_and_hold_its_record(smoke: SmokeScale, tmp_path: Path) -> None:
     record = smoke.run("ppo.updates=1", *METHODS["sparse"], "tracker=wandb", runs=tmp_path / "runs")
     assert len(list(record.path.glob("wandb/offline-run-*/*.wandb"))) == 1
     assert decided(record) == decided(smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path / "other"))
     assert [found.path for found in find_records(record.path)] == [record.path]
-    (imported,) = records_from_offline(record.path, tmp_path / "imported")
-    assert imported.relative_to(tmp_path / "imported") == record.path.relative_to(tmp_path / "runs")
-    assert_equal_records(RunRecord(imported), record)
+    (file,) = record.path.glob(f"wandb/offline-run-*/files/{RECORD_FILE}")
+    assert typed(json.loads(file.read_text(encoding="utf-8"))) == typed(record_contents(record))
 
 
 def test_models_are_trained_once(smoke: SmokeScale, monkeypatch: pytest.MonkeyPatch) -> None:

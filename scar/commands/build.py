@@ -436,15 +436,17 @@ MOVED = {
     "scar.recipes.comparisons": "scar.supervised.comparisons",
     "scar.recipes.sentiment": "scar.supervised.sentiment",
     "scar.recipes.summaries": "scar.supervised.preference",
+    "scar.tracking.trackers.NoTracker": "null",
 }
-"""Where the classes are now that a `_target_` in a user's own YAML may name."""
+"""Where the classes are now that a `_target_` in a user's own YAML may name: modules, and single classes."""
 
 
 def located(target: str) -> Any:
     """What a `_target_` names; ValueError with its new name for one that has moved."""
     module, _, name = target.rpartition(".")
-    if module in MOVED:
-        raise ValueError(f"_target_: {target} is no longer there; write {MOVED[module]}.{name}")
+    new = MOVED.get(target, f"{MOVED[module]}.{name}" if module in MOVED else None)
+    if new is not None:
+        raise ValueError(f"_target_: {target} is no longer there; write {new}")
     return get_object(target)
 
 

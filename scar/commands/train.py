@@ -32,7 +32,6 @@ from scar.tracking.checkpoint import Checkpoint, CheckpointKeeper, find_checkpoi
 from scar.tracking.provenance import code_digest, code_state, device_description, versions
 from scar.tracking.records import (
     SCHEMA_VERSION,
-    NoWriter,
     RunWriter,
     old_records,
     only_here,
@@ -103,15 +102,19 @@ def _train_here(
             checkpoint = engine.agreed(_where_it_stopped(folder) if engine.is_main else None)
             run = Run(cfg, ppo, device, TrackerGroup([progress, trackers]), engine)
             config = run_config(cfg, device)
-            writer = (RunWriter if engine.is_main else NoWriter)(folder, done=checkpoint.update if checkpoint else 0)
-            trackers.add(JsonlTracker(writer))
-            if engine.is_main:
-                trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=config))
-            if checkpoint and engine.is_main:
-                rows = read_jsonl(writer.partial / "metrics.jsonl")
-                progress.resume(rows)
-                trackers.resume(rows)
-            RunLife(run, cfg, identity, config, device, checkpoint).write(writer)
+            if engine.is_main:  # one record is enough
+                writer = RunWriter(folder, done=checkpoint.update if checkpoint else 0)
+                trackers.add(JsonlTracker(writer))
+                if cfg.tracker._target_ is not None:
+                    trackers.add(construct(cfg.tracker, folder=writer.partial, name=folder.name, config=config))
+                if checkpoint:
+                    rows = read_jsonl(writer.partial / "metrics.jsonl")
+                    progress.resume(rows)
+                    trackers.resume(rows)
+            files = RunLife(run, cfg, identity, config, device, checkpoint).files(partial_folder(folder))
+            if writer is not None:
+                for name, value in files.items():
+                    writer.write(name, value)
         except BaseException:  # Ctrl-C leaves nothing half-written either
             status = "stopped" if find_checkpoint(partial_folder(folder)) else "failed"
             try:
@@ -123,8 +126,9 @@ def _train_here(
         try:
             _close(trackers, folder)
         finally:  # whatever became of that: nothing undoes a run that is finished
-            writer.remove(CHECKPOINTS)
-            writer.commit()
+            if writer is not None:
+                writer.remove(CHECKPOINTS)
+                writer.commit()
             status = "finished"
             engine.agreed(None)  # no process ends before the record is there
     finally:
@@ -192,11 +196,12 @@ class RunLife:
         self._clock = time.monotonic()
         self._code = {"digest": code_digest(), "commit": code_state()["commit"]}  # as it is loaded, not as it will be
 
-    def write(self, writer: RunWriter | NoWriter) -> None:
-        """Evaluate the SFT policy, train, evaluate again, and write everything but the rows."""
+    def files(self, partial: Path) -> dict[str, Any]:
+        """Evaluate the SFT policy, train with checkpoints below `partial`, and evaluate again: the files of the run's record
+        but for its rows, the manifest last."""
         run, cfg, trainer = self._run, self._cfg, self._run.trainer
         keeper = CheckpointKeeper(
-            writer.partial,
+            partial,
             every=cfg.checkpoint.updates,
             last=trainer.config.updates,
             engine=trainer.engine,
@@ -213,9 +218,8 @@ class RunLife:
             trainer.train(keeper.after_update, done=self._checkpoint.update if self._checkpoint else 0)
         final, samples = run.evaluate()
         protocol = plain(cfg.evaluation) | {"split": "test", "generation": plain(cfg.task.generation)}
-        writer.write("evaluation.json", {"protocol": protocol, "initial": self._initial, "final": final})
-        writer.write("samples.jsonl", samples)
-        writer.write("manifest.json", self._manifest())
+        evaluation = {"protocol": protocol, "initial": self._initial, "final": final}
+        return {"evaluation.json": evaluation, "samples.jsonl": samples, "manifest.json": self._manifest()}
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._clock

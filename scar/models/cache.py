@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+
+from scar.files import atomic_folder
 
 COMPLETE = "complete.json"
 
@@ -45,40 +44,23 @@ class ModelCache:
         return True
 
     def save(self, kind: str, fingerprint: str, *, parts: list[Any], report: dict[str, Any]) -> Path:
-        """Save objects with `save_pretrained` and their report; nothing is left behind when that fails."""
+        """Save objects with `save_pretrained` and their report; nothing is left behind when that fails. If another process was
+        faster, its equal model stays."""
         folder = self.folder(kind, fingerprint)
-        # Two commands may make one tokenizer at once, on machines that share the cache and give out equal numbers.
-        partial = folder.with_name(f"{folder.name}.partial-{socket.gethostname()}-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            for part in parts:
-                part.save_pretrained(partial)
-            (partial / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-            digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
-            (partial / COMPLETE).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-            _move_unless_there(partial, folder)
+            with atomic_folder(folder) as partial:
+                for part in parts:
+                    part.save_pretrained(partial)
+                (partial / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+                (partial / COMPLETE).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
         except SafetensorError as error:  # safetensors hides the OSError of a full disk
-            shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"cannot write the model {folder}: {error}") from error
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
         return folder
 
     def report(self, kind: str, fingerprint: str) -> dict[str, Any]:
         """The report saved with the model."""
         return json.loads((self.folder(kind, fingerprint) / "report.json").read_text(encoding="utf-8"))
-
-
-def _move_unless_there(partial: Path, folder: Path) -> None:
-    """Rename `partial` to `folder`; if another process was faster, its equal model stays."""
-    try:
-        os.replace(partial, folder)
-    except OSError:
-        if not (folder / COMPLETE).exists():
-            raise
-        shutil.rmtree(partial)
 
 
 def _sha256(path: Path) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scar.files import atomic_file
 from scar.tracking.records import RunRecord
 
 Files = dict[str, bytes]
@@ -21,9 +21,12 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_replace(folder / name, content) for name, content in files.items()]
+        for name, content in files.items():
+            with atomic_file(folder / name) as partial:
+                partial.write_bytes(content)
     except OSError as error:
         raise OSError(f"cannot write into {folder} ({error.strerror}); choose another: results=FOLDER") from error
+    return [folder / name for name in files]
 
 
 def identities(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -39,14 +42,3 @@ def _identify(record: RunRecord) -> dict[str, Any]:
 def as_json(value: dict[str, Any]) -> bytes:
     """Indented JSON, NaN refused."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    # The process id keeps two reports that run at once from writing into one temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

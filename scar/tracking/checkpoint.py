@@ -8,7 +8,6 @@ and renamed when it is whole; then the one before is removed.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import threading
@@ -20,7 +19,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from scar.files import finish_folder
 from scar.interfaces import Engine, Learner
+from scar.tracking.records import write_json
 
 STATE = "state.json"
 FOLDER = "checkpoints"
@@ -120,12 +121,8 @@ class CheckpointKeeper:
             raise OSError(f"cannot write the checkpoint {place}: {error}") from error
 
     def _finish(self, partial: Path, place: Path, state: dict[str, Any]) -> None:
-        with open(partial / STATE, "w", encoding="utf-8") as file:
-            file.write(json.dumps(state, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(partial, place)
+        write_json(partial / STATE, state)
+        finish_folder(partial, place)
         for other in self._folder.glob("update-*"):
             if other != place:
                 shutil.rmtree(other, ignore_errors=True)

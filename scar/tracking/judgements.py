@@ -6,36 +6,24 @@ A folder holds `manifest.json` (judge, runs, order) and `verdicts.jsonl` (a row 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scar.tracking.records import PARTIAL_SUFFIX, read_json, read_jsonl, write_json, write_jsonl
+from scar.files import atomic_folder
+from scar.tracking.records import Record, read_jsonl, write_json, write_jsonl
 
 SCHEMA_VERSION = 1
 VERDICTS = ("win", "tie", "loss", "unparsed")
 ESSENTIAL = ("scale", "task", "judge", "label", "method", "baseline", "seed", "model_seed", "settings", "runs")
 
 
-@dataclass(frozen=True)
-class JudgementRecord:
-    """One judging of one pair of runs."""
+class JudgementRecord(Record):
+    """One judging of one pair of runs. `manifest` keys: schema_version, judge, label, settings, method, baseline, seed, runs,
+    items, order_seed, both_orders."""
 
-    path: Path
-
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """Judge, label, settings, method, baseline, seed, runs, items; ValueError names the folder if it is no such record."""
-        manifest = read_json(self.path / "manifest.json")
-        absent = [key for key in ESSENTIAL if key not in manifest]
-        if absent or manifest.get("schema_version") != SCHEMA_VERSION:
-            what = f"lacks {', '.join(absent)}" if absent else f"has schema version {manifest.get('schema_version')}"
-            raise ValueError(f"{self.path}/manifest.json {what}; delete that folder and judge again")
-        return manifest
+    KIND, VERSION, ESSENTIAL, AGAIN = "judgement", SCHEMA_VERSION, ESSENTIAL, "judge again"
 
     @cached_property
     def verdicts(self) -> list[dict[str, Any]]:
@@ -48,27 +36,12 @@ class JudgementRecord:
         return rows
 
 
-def find_judgements(root: Path, **wanted: Any) -> list[JudgementRecord]:
-    """All finished judgings under `root` whose manifest has the wanted values (a list: any of these), in a stable order."""
-    found = []
-    for file in sorted(root.rglob("manifest.json")):
-        if not any(part.endswith(PARTIAL_SUFFIX) for part in file.parent.parts):
-            record = JudgementRecord(file.parent)
-            values = {key: value if isinstance(value, list) else [value] for key, value in wanted.items()}
-            if all(record.manifest[key] in allowed for key, allowed in values.items()):
-                found.append(record)
-    return found
+find_judgements = JudgementRecord.find
 
 
 def write_judgement(folder: Path, manifest: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> JudgementRecord:
     """Write a finished judging; `folder` exists whole afterwards or not at all."""
-    partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with atomic_folder(folder) as partial:
         write_jsonl(partial / "verdicts.jsonl", verdicts)
         write_json(partial / "manifest.json", {"schema_version": SCHEMA_VERSION} | manifest)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return JudgementRecord(folder)

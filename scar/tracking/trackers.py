@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from scar.printing import printing
-from scar.tracking.records import NoWriter, RunWriter, write_json
+from scar.tracking.records import RunWriter, write_json
 
 if TYPE_CHECKING:  # the interfaces import torch, which a process that only draws progress does not need
     from scar.interfaces import Tracker
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the interfaces import torch, which a process that only draw
 class JsonlTracker:
     """Appends every row to the run's metrics.jsonl."""
 
-    def __init__(self, writer: RunWriter | NoWriter) -> None:
+    def __init__(self, writer: RunWriter) -> None:
         self._writer = writer
 
     def log(self, row: dict[str, Any]) -> None:
@@ -34,22 +34,6 @@ class JsonlTracker:
 
     def finish(self, status: str) -> None:
         """Nothing to close: the writer is committed or discarded by the run."""
-
-
-class NoTracker:
-    """`tracker=jsonl`: nothing beyond the run's own record."""
-
-    def __init__(self, *, folder: Path, name: str, config: dict[str, Any]) -> None:
-        pass
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Ignore the row: JsonlTracker has it."""
-
-    def resume(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Ignore the rows."""
-
-    def finish(self, status: str) -> None:
-        """Nothing to close."""
 
 
 class ProgressFile:

@@ -1,26 +1,22 @@
-"""Runs as W&B keeps them: sending one, and reading it back from offline files or from a project. All of W&B is here.
+"""Runs as W&B keeps them: sending one, and reading it back from a project (`wandb:ENTITY/PROJECT`). All of W&B is here.
 
-A run's rows go into W&B's history. What the history cannot hold goes beside them as one file, `scar_record.json`: the
-manifest, the evaluation, the samples, how many rows there are, and which metrics are integers (W&B keeps 2.0 as 2).
+A run's rows go into W&B's history, where W&B draws them. Its whole record goes beside them as one file of the W&B run. It is no
+artifact: an offline run keeps only the path of an artifact's copy outside of the run's folder, so a run that is moved loses it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from scar.config import fingerprint
-from scar.tracking.records import PARTIAL_SUFFIX, SCHEMA_VERSION, RunRecord, RunWriter, record_folder, write_json
+from scar.tracking.records import SCHEMA_VERSION, RunRecord, RunWriter, record_folder, write_json
 from scar.tracking.trackers import progress_bar
 
 RECORD_FILE = "scar_record.json"
@@ -87,78 +83,11 @@ class WandbTracker:
 
 def record_contents(record: RunRecord) -> dict[str, Any]:
     """What the record file holds."""
-    return {
-        "manifest": record.manifest,
-        "evaluation": record.evaluation,
-        "samples": record.samples,
-        "rows": len(record.metrics),
-        "integers": sorted({key for row in record.metrics for key, value in row.items() if isinstance(value, int)}),
-    }
-
-
-def rows_of_history(history: Iterable[dict[str, Any]], integers: Iterable[str]) -> list[dict[str, Any]]:
-    """The rows as they were logged: without W&B's own keys and empty cells, whole numbers as int or float as before."""
-    kinds = dict.fromkeys(integers, int)
-    return [
-        {k: kinds.get(k, float)(v) for k, v in item.items() if not k.startswith("_") and v is not None}
-        for item in history
-    ]
-
-
-class OfflineRun:
-    """A run in a folder that W&B wrote; `log` is its .wandb file, `name` the folder's name (time and W&B's id)."""
-
-    not_whole = "the file is cut or damaged: copy the folder again, or delete it"
-
-    def __init__(self, log: Path) -> None:
-        self.name = log.parent.name
-        self._path = log
-        self._record = log.parent / "files" / RECORD_FILE
-
-    def version(self) -> str | None:
-        """Changes when the run's record does; None if the run has no record of ours."""
-        return hashlib.sha256(self._record.read_bytes()).hexdigest() if self._record.is_file() else None
-
-    @cached_property
-    def _log(self) -> list[dict[str, Any]]:
-        """All that W&B can read of the file, in its order; of a damaged one it skips what it cannot."""
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(self._path)]
-        offline = os.environ | {"WANDB_MODE": "offline"}
-        out = subprocess.run(command, env=offline, capture_output=True, text=True, encoding="utf-8", check=False).stdout
-        return [json.loads(line) for line in out.split("\n") if line]
-
-    @property
-    def finished(self) -> bool:
-        """Whether it ended well. ValueError if it has a record, which only such runs have, and yet no end."""
-        ends = [entry["exit"].get("exit_code", 0) for entry in self._log if entry["type"] == "exit"]
-        if not ends and self.version() is not None:
-            raise ValueError(f"{self._path} has no end: {self.not_whole}")
-        return ends == [0]
-
-    def record(self) -> str:
-        """The text of the run's record file."""
-        return self._record.read_text(encoding="utf-8")
-
-    def history(self) -> list[dict[str, Any]]:
-        """The rows as W&B has them."""
-        return [entry["history"]["item"] for entry in self._log if entry["type"] == "history"]
-
-
-def offline_runs(path: Path) -> list[OfflineRun]:
-    """The runs of a .wandb file, or of all those below a folder; runs that are being written are none of them."""
-    logs = [path] if path.is_file() else sorted(path.rglob("run-*.wandb"))
-    logs = [log for log in logs if not any(p.endswith(PARTIAL_SUFFIX) for p in log.relative_to(path).parts)]
-    if not logs:
-        raise ValueError(f"no W&B run in {path}; give a folder that holds run-*.wandb files, at any depth")
-    return [OfflineRun(log) for log in logs]
+    return {name: getattr(record, name) for name in ("manifest", "evaluation", "samples", "metrics")}
 
 
 class ProjectRun:
     """A run on a W&B server (`wandb.apis.public.Run`); `name` is ENTITY/PROJECT/ID."""
-
-    not_whole = (
-        "W&B may still be working on it: try again in a few minutes; if that does not help, delete the run there"
-    )
 
     def __init__(self, run: Any) -> None:
         self.name = "/".join(run.path)
@@ -179,16 +108,28 @@ class ProjectRun:
         """Whether it ended well."""
         return self._run.state == "finished"
 
-    def record(self) -> str:
-        """The text of the run's record file."""
+    def record(self) -> dict[str, Any]:
+        """What `record_contents` gave. ValueError if W&B does not give it whole."""
         with tempfile.TemporaryDirectory() as folder, reading(self.name):
             self._file.download(root=folder, replace=True).close()
-            return (Path(folder) / RECORD_FILE).read_text(encoding="utf-8")
+            text = (Path(folder) / RECORD_FILE).read_text(encoding="utf-8")
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.name}: its record is not JSON ({error}); {NOT_WHOLE}") from error
 
-    def history(self) -> list[dict[str, Any]]:
-        """The rows as W&B has them."""
+    def history(self, rows: int, integers: Iterable[str]) -> list[dict[str, Any]]:
+        """The rows of a run whose record is without: it sent them in its history alone, where W&B adds keys of its own and
+        keeps 2.0 as 2; `integers` are the keys of whole numbers. ValueError if there are not `rows` of them."""
         with reading(self.name):
-            return list(self._run.scan_history(use_cache=False))  # a cache may be older than the run's last rows
+            items = list(self._run.scan_history(use_cache=False))  # a cache may be older than the run's last rows
+        if len(items) != rows:
+            raise ValueError(f"{self.name}: {len(items)} of {rows} rows came back; {NOT_WHOLE}")
+        kinds = dict.fromkeys(integers, int)
+        return [
+            {k: kinds.get(k, float)(v) for k, v in item.items() if not k.startswith("_") and v is not None}
+            for item in items
+        ]
 
 
 def project_runs(project: str, api: Any = None) -> list[ProjectRun]:
@@ -216,7 +157,7 @@ def reading(what: str) -> Iterator[None]:
         ) from error
 
 
-# Run records out of W&B: from offline files (`wandb-offline:PATH`) and from a project (`wandb:ENTITY/PROJECT`).
+# Run records out of W&B.
 #
 # A record that comes back equals the one that was written when the run ended. Every record says in `imported.json` which
 # W&B run it is of, so an import that was interrupted goes on where it stopped, and a second one reads what is new.
@@ -224,38 +165,7 @@ def reading(what: str) -> Iterator[None]:
 
 ORIGIN_FILE = "imported.json"
 UNFINISHED, FOREIGN = "not finished", "without a record that this version of the code reads"
-
-
-class StoredRun(Protocol):
-    """A run that W&B keeps (`OfflineRun`, `ProjectRun`)."""
-
-    name: str
-    not_whole: str
-
-    def version(self) -> str | None:
-        """Changes when the run's record does; None if the run has no record of ours."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether it ended well."""
-        ...
-
-    def record(self) -> str:
-        """The text of the run's record file."""
-        ...
-
-    def history(self) -> list[dict[str, Any]]:
-        """The rows as W&B has them."""
-        ...
-
-
-def records_from_offline(path: Path, into: Path) -> list[Path]:
-    """Import a .wandb file or all W&B runs below a folder; the folders of their records under `into`.
-
-    ValueError names a run whose files are damaged.
-    """
-    return _import_all(offline_runs(path), into, title=str(path))
+NOT_WHOLE = "W&B may still be working on it: try again in a few minutes; if that does not help, delete the run there"
 
 
 def records_from_project(project: str, into: Path, *, api: Any = None) -> list[Path]:
@@ -263,10 +173,7 @@ def records_from_project(project: str, into: Path, *, api: Any = None) -> list[P
 
     ConnectionError without account, network or such a project; ValueError names a run that W&B does not give as a whole.
     """
-    return _import_all(project_runs(project, api), into, title=f"W&B {project}")
-
-
-def _import_all(runs: Sequence[StoredRun], into: Path, *, title: str) -> list[Path]:
+    runs, title = project_runs(project, api), f"W&B {project}"
     known = _known(into)
     folders: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -289,11 +196,11 @@ def _known(into: Path) -> dict[tuple[str, str | None], Path]:
     return {(origin["run"], origin["version"]): folder for folder, origin in origins.items()}
 
 
-def _import_one(run: StoredRun, into: Path) -> Path | str:
+def _import_one(run: ProjectRun, into: Path) -> Path | str:
     """Write the record of one run; its folder, or why it is left out."""
     if run.version() is None:
         return FOREIGN if run.finished else UNFINISHED
-    record = _read_record(run)
+    record = run.record()
     manifest = record.get("manifest", {})
     if manifest.get("schema_version") not in (1, SCHEMA_VERSION):  # the records say how a 1 is read
         return FOREIGN
@@ -304,39 +211,23 @@ def _import_one(run: StoredRun, into: Path) -> Path | str:
         return folder  # this very run, or one of the same settings that ended later
     if not run.finished:
         return UNFINISHED
-    rows = rows_of_history(run.history(), record["integers"])
-    if len(rows) != record["rows"]:
-        raise ValueError(f"{run.name}: {len(rows)} of {record['rows']} rows came back; {run.not_whole}")
-    _write(folder, rows, record, {"run": run.name, "version": run.version()})
-    return folder
-
-
-def _read_record(run: StoredRun) -> dict[str, Any]:
-    try:
-        return json.loads(run.record())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{run.name}: its record is not JSON ({error}); {run.not_whole}") from error
-
-
-def _write(folder: Path, rows: list[dict[str, Any]], record: dict[str, Any], origin: dict[str, Any]) -> None:
+    rows = record["metrics"] if "metrics" in record else run.history(record["rows"], record["integers"])
     writer = RunWriter(folder)
     try:
         for row in rows:
             writer.append(row)
         writer.write("evaluation.json", record["evaluation"])
         writer.write("samples.jsonl", record["samples"])
-        writer.write(ORIGIN_FILE, origin)
-        writer.write("manifest.json", record["manifest"])
+        writer.write(ORIGIN_FILE, {"run": run.name, "version": run.version()})
+        writer.write("manifest.json", manifest)
     except BaseException:  # Ctrl-C leaves nothing half-written either
         writer.discard()
         raise
     writer.commit()
+    return folder
 
 
 # Where run records come from: a folder, or W&B, whose runs are imported into a folder first.
-
-
-FORMS = "a folder, wandb:ENTITY/PROJECT or wandb-offline:PATH"
 
 
 def open_records(source: str, *, cache: Path) -> Path:
@@ -347,16 +238,13 @@ def open_records(source: str, *, cache: Path) -> Path:
     kind, colon, where = source.partition(":")
     if not colon or Path(source).exists():
         return Path(source)
-    if kind not in ("wandb", "wandb-offline") or not where:
-        raise ValueError(f"records={source}; allowed: {FORMS}")
-    # Only who asks for W&B waits for it.
-
     if kind == "wandb-offline":
-        into = cache / f"offline-{fingerprint({'path': str(Path(where).resolve())})}"
-        records_from_offline(Path(where), into)
-        return into
+        raise ValueError(
+            f"records={source}; the record of an offline W&B run lies in the run's folder: give the folder with the runs "
+            "(records=runs)"
+        )
     entity, slash, project = where.partition("/")
-    if not (entity and slash and project) or "/" in project:
-        raise ValueError(f"records={source}; allowed: {FORMS}")
+    if kind != "wandb" or not (entity and slash and project) or "/" in project:
+        raise ValueError(f"records={source}; allowed: a folder or wandb:ENTITY/PROJECT")
     records_from_project(where, cache / entity / project)
     return cache / entity / project

@@ -135,7 +135,8 @@ def test_records_are_found_by_what_their_manifest_says(judged, tmp_path):
     ("file", "text", "message"),
     [
         ("manifest.json", "{", "cannot be read"),
-        ("manifest.json", "{}", "lacks scale, task"),
+        ("manifest.json", "{}", "not that of a judgement of this code; move that folder away"),
+        ("manifest.json", '{"schema_version": 1}', "has no scale, task, .*; delete that folder and judge again"),
         ("verdicts.jsonl", '{"verdict": "win"}\n', "does not hold 2 verdicts"),
         ("verdicts.jsonl", '{"verdict": "win"}\n{"verdict": "won"}\n', "does not hold 2 verdicts"),
         ("verdicts.jsonl", "nonsense\n", "line 1, is not JSON"),

@@ -65,5 +65,10 @@ def test_what_is_no_credit_record_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give the folder of a credit record"):
         _ = CreditRecord(tmp_path).manifest
     (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 1}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"has credit version None, this code reads 2; compute the record again"):
+    with pytest.raises(
+        ValueError, match=r"not that of a credit record of this code; give the folder of a credit record"
+    ):
+        _ = CreditRecord(tmp_path).manifest
+    (tmp_path / "manifest.json").write_text(json.dumps({"credit_version": 3}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"has credit version 3, this code reads 2; compute the record again"):
         _ = CreditRecord(tmp_path).manifest

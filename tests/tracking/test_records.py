@@ -102,7 +102,7 @@ def test_interrupted_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytes
     def interrupted(source: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(records.os, "replace", interrupted)
+    monkeypatch.setattr("scar.files.os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_json(file, {"new": 2})
     assert json.loads(file.read_text()) == {"old": 1}

@@ -14,7 +14,6 @@ from scar.tracking.records import RunWriter, read_jsonl
 from scar.tracking.trackers import (
     BarTracker,
     JsonlTracker,
-    NoTracker,
     ProgressFile,
     SweepProgress,
     TrackerGroup,
@@ -50,13 +49,6 @@ def test_jsonl_tracker_appends_every_row_to_the_record(tmp_path: Path) -> None:
         tracker.log(row)
     tracker.finish("finished")
     assert read_jsonl(writer.partial / "metrics.jsonl") == ROWS
-
-
-def test_no_tracker_writes_nothing(tmp_path: Path) -> None:
-    tracker = NoTracker(folder=tmp_path, name="seed1", config={})
-    tracker.log(ROWS[0])
-    tracker.finish("finished")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_group_passes_every_row_to_every_tracker() -> None:

@@ -86,8 +86,19 @@ def run_of(record: RunRecord, name: str, *, state: str = "finished", **manifest:
     return FakeRun(name, state=state, contents=contents | {"manifest": contents["manifest"] | manifest})
 
 
-def test_what_comes_back_from_a_project_equals_what_was_logged(record: RunRecord, tmp_path: Path) -> None:
-    (folder,) = records_from_project(PROJECT, tmp_path / "into", api=FakeApi(run_of(record, "a1")))
+def old_run_of(record: RunRecord, name: str, **manifest: Any) -> FakeRun:
+    """A run as earlier versions sent it: the rows in W&B's history alone."""
+    run = run_of(record, name, **manifest)
+    contents = json.loads(run.stored[RECORD_FILE])
+    rows = contents.pop("metrics")
+    integers = {key for row in rows for key, value in row.items() if isinstance(value, int)}
+    run.stored[RECORD_FILE] = json.dumps(contents | {"rows": len(rows), "integers": sorted(integers)})
+    return run
+
+
+@pytest.mark.parametrize("sent", [run_of, old_run_of])
+def test_what_comes_back_from_a_project_equals_what_was_logged(record: RunRecord, tmp_path: Path, sent: Any) -> None:
+    (folder,) = records_from_project(PROJECT, tmp_path / "into", api=FakeApi(sent(record, "a1")))
     assert folder == folder_of_record(tmp_path / "into")
     assert_equal_records(RunRecord(folder), record)
     assert [found.path for found in find_records(tmp_path / "into", seed=3)] == [folder]
@@ -107,7 +118,7 @@ def test_what_is_there_is_not_read_again_and_what_changed_is(record: RunRecord, 
     same.asked.clear()
     assert records_from_project(PROJECT, tmp_path, api=FakeApi(same, again)) == first
     assert same.asked == []
-    assert again.asked == ["download", "history"]
+    assert again.asked == ["download"]
     assert [RunRecord(folder).manifest["alpha"] for folder in first] == [1.0, 0.5]
 
 
@@ -164,9 +175,17 @@ def test_record_of_a_run_made_here_is_not_replaced_by_its_own_import(record: Run
 
 
 def test_history_that_lacks_rows_is_an_error(record: RunRecord, tmp_path: Path) -> None:
-    run = run_of(record, "a1")
+    run = old_run_of(record, "a1")
     run.rows = ROWS[1:]
     with pytest.raises(ValueError, match=r"me/scar/a1: 1 of 2 rows came back; W&B may still be working on it"):
+        records_from_project(PROJECT, tmp_path / "into", api=FakeApi(run))
+    assert not (tmp_path / "into").exists()
+
+
+def test_record_that_is_cut_is_an_error(record: RunRecord, tmp_path: Path) -> None:
+    run = run_of(record, "a1")
+    run.stored[RECORD_FILE] = run.stored[RECORD_FILE][:-9]
+    with pytest.raises(ValueError, match=r"me/scar/a1: its record is not JSON \(.*\); W&B may still be working on it"):
         records_from_project(PROJECT, tmp_path / "into", api=FakeApi(run))
     assert not (tmp_path / "into").exists()
 
@@ -184,7 +203,7 @@ def test_unknown_project_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_network_that_breaks_in_between_keeps_what_came(record: RunRecord, tmp_path: Path) -> None:
-    broken = run_of(record, "a2", seed=2)
+    broken = old_run_of(record, "a2", seed=2)
     broken.error = TimeoutError("timed out\nand more")
     with pytest.raises(ConnectionError, match=r"W&B does not give me/scar/a2 \(timed out\);"):
         records_from_project(PROJECT, tmp_path, api=FakeApi(run_of(record, "a1", seed=1), broken))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from scar.tracking.records import SCHEMA_VERSION, RunRecord, RunWriter, record_folder
+
+Log = list[dict[str, Any]]
 
 MANIFEST: dict[str, Any] = {
     "schema_version": SCHEMA_VERSION,
@@ -84,3 +90,12 @@ def typed(value: Any) -> Any:
 def folder_of_record(root: Path) -> Path:
     """Where the run of MANIFEST lies."""
     return record_folder(root, MANIFEST)
+
+
+def read_log(folder: Path) -> Log:
+    """All that W&B's reader finds in the one offline run below a folder."""
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    offline = os.environ | {"WANDB_MODE": "offline"}
+    out = subprocess.run(command, env=offline, capture_output=True, text=True, encoding="utf-8", check=False).stdout
+    return [json.loads(line) for line in out.split("\n") if line]
