@@ -6,12 +6,17 @@ from pathlib import Path
 
 from scar.printing import ended, say
 from scar.report import items
+from scar.report.credit import load_credit
+from scar.report.credit_items import write_credit
 from scar.report.files import write_files
 from scar.tracking.wandb_runs import open_records
 
 
 def report(request: items.Request) -> str:
     """Write the target's files; return its tables and the paths of the files."""
+    if request.record is not None:
+        paths = write_credit(load_credit(request.record), request.results, item=request.item)
+        return "".join(f"wrote {path}\n" for path in paths)
     sources = replace(request.sources, records=open_records(request.records, cache=Path("wandb_records")))
     files = items.report(request.target, sources, name=request.name)
     paths = write_files(request.results / sources.scale, files)

@@ -17,10 +17,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 
-from scar.commands import cli
+from scar.commands import cli, models
 from scar.commands.cli import one_line, sweep_size
 from scar.commands.models import report_lines
-from tests.smoke_scale import REPOSITORY, SmokeScale
+from tests.smoke_scale import REPOSITORY, SmokeScale, composed
 
 
 @dataclass(frozen=True)
@@ -231,14 +231,16 @@ def test_missing_models_name_the_cache_and_the_command(tmp_path: Path, capsys: p
     cache.mkdir()
     paths = (f"paths.runs={tmp_path / 'runs'}", f"paths.cache={cache}")
     line = assert_one_line_error(run_in_process("train", "scale=smoke", *paths, capsys=capsys))
-    assert f"is not in {cache}; make it with `python experiments/sft.py`" in line
+    assert f"is not in {cache}; make it with `python experiments/models.py model=policy`" in line
     assert not (tmp_path / "runs").exists()
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("script", ["sft", "reward_model"])
-def test_models_by_name_are_not_trained_here(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = run_in_process(script, "scale=paper", f"paths.cache={tmp_path / 'cache'}", capsys=capsys)
+@pytest.mark.parametrize("model", [[], ["model=policy"], ["model=reward"]])
+def test_models_by_name_are_not_trained_here(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run_in_process("models", "scale=paper", *model, f"paths.cache={tmp_path / 'cache'}", capsys=capsys)
     assert outcome.status in (0, None)
     assert "task=imdb at scale=paper (models.source=hub)" in outcome.out
     assert outcome.out.endswith("there is nothing to train here\n")
@@ -315,3 +317,22 @@ def test_real_sweep_ends_with_status_1_and_tidies_up(smoke: SmokeScale, tmp_path
     assert_one_line_error(outcome)
     kept = files_below(tmp_path / "runs")
     assert [Path(name).name for name in kept] == ["evaluation.json", "manifest.json", "metrics.jsonl", "samples.jsonl"]
+
+
+def test_models_script_makes_all_that_runs_start_from_or_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {"policy": {"folder": "p", "cached": False, "loss": 0.5}, "reward": {"folder": "r", "cached": True}}
+    monkeypatch.setattr(models, "prepare_model", lambda cfg, kind, *, start_progress: made.get(kind))
+    for module in (models, cli):
+        monkeypatch.setattr(module, "HydraConfig", SimpleNamespace(get=lambda: SimpleNamespace(mode=None)))
+    cfg = composed("task=tldr")
+    models.make_model(cfg, None)
+    assert capsys.readouterr().out == "policy model (trained, p): loss 0.5\nreward model (cached, r): \n"
+    models.make_model(cfg, "reward")
+    assert capsys.readouterr().out == "reward model (cached, r): \n"
+    models.make_model(cfg, "base")
+    assert capsys.readouterr().out.endswith("has no base model of its own: there is nothing to train here\n")
+    with pytest.raises(SystemExit):
+        models.make_model(cfg, "rewad")
+    assert capsys.readouterr().err == "error: model=rewad; allowed: null or one of base, policy, reward, gold\n"

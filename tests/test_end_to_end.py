@@ -424,12 +424,12 @@ def test_wandb_files_lie_in_the_finished_run_folder_and_hold_its_record(smoke: S
 
 def test_models_are_trained_once(smoke: SmokeScale, monkeypatch: pytest.MonkeyPatch) -> None:
     from scar.commands.models import prepare_model
-    from scar.supervised import sentiment
+    from scar.supervised import sentiment, store
 
     def trained_again(*arguments: Any, **options: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(sentiment, "train_language_model", trained_again)
+    monkeypatch.setattr(store, "train_language_model", trained_again)
     monkeypatch.setattr(sentiment, "train_reward_model", trained_again)
     for kind in ("policy", "reward"):
         report = prepare_model(smoke.config(), kind, start_progress=lambda title: lambda *progress: None)

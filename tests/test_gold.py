@@ -90,7 +90,7 @@ def cfg(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_from_config_to_scores(cfg: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gold reward model of task=.* experiment=gold"):
+    with pytest.raises(FileNotFoundError, match=r"gold reward model of task=.* model=gold"):
         gold_reward_model(cfg)
     made = prepare_model(cfg, "gold", start_progress=silent_progress)
     assert made is not None

@@ -10,16 +10,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from scar.commands.build import (
-    build_task,
-    local_models,
-    setup_process,
-)
+from scar.commands.build import build_task, local_models, setup_process
 from scar.commands.cli import _losses, one_line_errors, training_bar
+from scar.config import require
 from scar.printing import say
 from scar.supervised.store import StartProgress
 from scar.supervised.training import ProgressCallback
 from scar.tracking.trackers import ProgressFile
+
+KINDS = ("base", "policy", "reward", "gold")
+"""What can be made: the models that runs start from, each before those that rest on it, and the one that judges runs."""
 
 
 def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any] | None:
@@ -39,14 +39,18 @@ def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) 
     return models.report(kind) | {"folder": str(models.folder(kind)), "cached": cached}
 
 
-def make_model(cfg: DictConfig, kind: str) -> None:
-    """Make one local model, with a bar and a line on its quality; in a sweep the sweep's display shows both."""
+def make_model(cfg: DictConfig, kind: str | None) -> None:
+    """Make the model `kind`, or (None) all that runs start from, with a bar and a line on the quality of each; in a sweep,
+    which makes one, the sweep's display shows both."""
     with one_line_errors():
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            report = prepare_model(cfg, kind, start_progress=training_bar)
+        require(kind is None or kind in KINDS, f"model={kind}", f"null or one of {', '.join(KINDS)}")
+        if kind is None or HydraConfig.get().mode != RunMode.MULTIRUN:
+            kinds = KINDS[:-1] if kind is None else (kind,)
+            reports = {name: prepare_model(cfg, name, start_progress=training_bar) for name in kinds}
             where = f"task={cfg.task.name} at scale={cfg.scale} (models.source={cfg.models.source})"
-            nothing = [f"{where} has no {kind} model of its own: there is nothing to train here"]
-            say("".join(line + "\n" for line in (report_lines(kind, report) if report else nothing)))
+            nothing = f"{where} has no {kind or 'local'} model of its own: there is nothing to train here"
+            made = [line for name, report in reports.items() if report for line in report_lines(name, report)]
+            say("".join(line + "\n" for line in made or [nothing]))
             return
         name = f"{cfg.task.name}/{kind}"
         file = ProgressFile(Path(HydraConfig.get().runtime.output_dir) / "progress.json", name=name, updates=1)

@@ -259,13 +259,16 @@ _names = re.compile(r"[^\s,]+").findall  # what stands between commas
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for. `records` is a folder, or names where in W&B the records are; `sources` holds the rest."""
+    """What a user asks for. `records` is a folder, or names where in W&B the records are; `sources` holds the rest.
+    `record`: the folder of the one credit record to draw; `item`: the response of it that Figure 1 shows."""
 
     target: str
     records: str
     sources: Sources
     results: Path
     name: str
+    record: Path | None
+    item: int | None
 
 
 def seeds(text: str) -> list[int]:
@@ -288,7 +291,12 @@ def parse(arguments: Sequence[str], *, description: str | None) -> Request:
         settings={key: getattr(args, key) for key in FLAGS},
         **{folder: Path(getattr(args, folder)) for folder in FOLDERS},
     )
-    return Request(args.target, args.records, sources, Path(args.results), args.name)
+    one = None if args.record is None else Path(args.record)
+    if (one is not None and args.target != "credit") or (args.item is not None and one is None):
+        parser.error(
+            "record=FOLDER is for the target credit, and item=NUMBER for a record: report.py credit record=FOLDER item=0"
+        )
+    return Request(args.target, args.records, sources, Path(args.results), args.name, one, args.item)
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
@@ -312,4 +320,6 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     for key in ("estimator", "segmentation"):
         parser.add_argument(f"--{key}", help="keep these of scar's runs")
     parser.add_argument("--device", help="keep runs on cpu or cuda")
+    parser.add_argument("--record", help="credit: draw this credit record alone, as experiments/credit.py did")
+    parser.add_argument("--item", type=int, help="credit: with Figure 1 of this response of the record, from 0")
     return parser

@@ -19,7 +19,7 @@ from scar.config import check_numbers, require
 from scar.models import loading
 from scar.models.policy import positions
 from scar.supervised.distractors import Distractor, blanked, row_pairs
-from scar.supervised.training import ProgressCallback, TrainingConfig, fit, pad_right
+from scar.supervised.training import ProgressCallback, TrainingConfig, encode, fit, pad_right
 from scar.tasks.prompts import left_pad
 
 
@@ -154,11 +154,6 @@ Finish = Callable[[Sequence[list[int]], Any, np.random.Generator], list[list[int
 
 LabelOf = Callable[[int, str | None], float]
 """Given a row number and the kind of a distractor (None: the row's prompt and own response): the label, NaN if not known."""
-
-
-def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token rows of `texts`, without special tokens."""
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
 
 @dataclass(frozen=True)

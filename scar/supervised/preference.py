@@ -2,7 +2,7 @@
 task's responses) and, on pairs, the reward model.
 
 The pairs are constructed: nobody compared the texts (scar/supervised/distractors.py), and every report says so. What the texts
-are is the business of the subclasses in summaries.py and answers.py.
+are is the business of the subclasses.
 """
 
 from __future__ import annotations
@@ -19,11 +19,8 @@ import pandas as pd
 import torch
 
 from scar.config import GenerationConfig
-from scar.models import loading
-from scar.models.policy import CausalPolicy
 from scar.models.reward import SCORE_OFFSET
-from scar.ppo.rollout import Sampler
-from scar.seeding import generator, numpy_generator, stream_seed
+from scar.seeding import generator, numpy_generator
 from scar.supervised.distractors import Distractor, answer_distractors, cut_together, summary_distractors
 from scar.supervised.pairwise import (
     Group,
@@ -31,15 +28,21 @@ from scar.supervised.pairwise import (
     LabelOf,
     PairLoss,
     compare,
-    encode,
     score_groups,
     train_pairwise,
 )
-from scar.supervised.store import LocalModels, StartProgress
-from scar.supervised.training import TrainingConfig, perplexity, train_language_model
+from scar.supervised.store import LocalModels
+from scar.supervised.training import (
+    ProgressCallback,
+    TrainingConfig,
+    dialog_rows,
+    encode,
+    reward_prompt_rows,
+    sample_texts,
+)
 from scar.tasks import hh, tldr
 from scar.tasks.hh import REWARD_PROMPT
-from scar.tasks.prompts import PromptBatches, WholePrompt
+from scar.tasks.prompts import WholePrompt
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class PreferenceModels(LocalModels):
     `distractors` needs."""
 
     KINDS: ClassVar[tuple[str, ...]] = ("base", "policy", "reward")
+    RESTS_ON: ClassVar[Mapping[str, str]] = {"policy": "base", "reward": "base"}
 
     @abstractmethod
     def all_rows(self) -> pd.DataFrame:
@@ -74,10 +78,8 @@ class PreferenceModels(LocalModels):
         return []
 
     def identity(self, kind: str) -> dict[str, Any]:
-        """See LocalModels; policy and reward model rest on the base model."""
-        identity = super().identity(kind) | {"lengths": self.settings["lengths"]}
-        rests_on_base = kind in ("policy", "reward") and "base" in self.kinds
-        return identity | ({"base": self.fingerprint("base")} if rests_on_base else {})
+        """See LocalModels."""
+        return super().identity(kind) | {"lengths": self.settings["lengths"]}
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
@@ -94,107 +96,40 @@ class PreferenceModels(LocalModels):
         texts = [p.before + p.body[:head] + p.after + r for p, r in zip(rows["prompt"], rows["response"], strict=True)]
         return texts + self.language_texts()
 
-    def train(self, kind: str, start: StartProgress) -> None:
-        """Train "base", or "policy" or "reward" and, if it is missing, the base model before them."""
-        if kind != "base" and "base" in self.kinds and not self.has("base"):
-            self.train("base", start)
-        {"base": self._train_base, "policy": self._train_policy, "reward": self._train_reward}[kind](start)
-
-    # Tokens
-
-    def _cut(self) -> WholePrompt:
-        return WholePrompt(max_tokens=self.settings["lengths"]["prompt_tokens"], overlong="cut")
-
-    def prompt_ids(self, rows: pd.DataFrame, tokenizer: Any) -> list[list[int]]:
-        """Prompts as the policy reads them."""
-        return self._cut().tokens(rows["prompt"], tokenizer, torch.Generator())
+    @property
+    def _prompt_tokens(self) -> int:
+        return self.settings["lengths"]["prompt_tokens"]
 
     def reward_prompt_ids(self, rows: pd.DataFrame, tokenizer: Any) -> list[list[int]]:
         """Prompts as the reward model reads them, no longer than the policy's."""
-        texts = [prompt.reward for prompt in rows["prompt"]]
-        if texts[0] is None:
-            return self.prompt_ids(rows, tokenizer)
-        return [ids[: self.settings["lengths"]["prompt_tokens"]] for ids in encode(tokenizer, texts)]
+        return reward_prompt_rows(rows["prompt"].tolist(), tokenizer, max_tokens=self._prompt_tokens)
 
-    def _sequences(self, rows: pd.DataFrame, tokenizer: Any) -> list[list[int]]:
-        """Prompt, response and EOS; a response that is too long is cut and then not closed."""
-        longest, eos = self.settings["lengths"]["response_tokens"], [tokenizer.eos_token_id]
-        responses = [(ids + eos)[:longest] for ids in encode(tokenizer, rows["response"].tolist())]
-        return [p + r for p, r in zip(self.prompt_ids(rows, tokenizer), responses, strict=True)]
+    def sequences(self, kind: str, split: str, tokenizer: Any) -> list[list[int]]:
+        """The policy learns the rows that `sft` marks; the base model all rows and the texts beside them."""
+        rows, lengths = self.rows(split), self.settings["lengths"]
+        base = kind == "base" and split == "train"
+        rows = rows if base else rows[rows["sft"]]
+        sequences = dialog_rows(rows["prompt"].tolist(), rows["response"].tolist(), tokenizer, lengths)
+        return sequences + (_chunks(tokenizer, self.language_texts(), lengths) if base else [])
 
-    # Language models
-
-    def _train_base(self, start: StartProgress) -> None:
-        settings, tokenizer = self.settings["base"], self.tokenizer()
-        sequences = self._sequences(self.rows("train"), tokenizer)
-        sequences += _chunks(tokenizer, self.language_texts(), self.settings["lengths"])
-        model = loading.new_policy_model(tokenizer, settings["architecture"], seed=stream_seed(self.seed, "base_init"))
-        report = self._train_language_model("base", model, sequences, tokenizer, start("language model"))
-        self.save("base", [model, tokenizer], report | {"parameters": sum(p.numel() for p in model.parameters())})
-
-    def _base_model(self) -> Any:
-        if self.pretrained is not None:
-            return self.language_model()
-        return loading.load_policy_model(self.folder("base"), device=self.device)
-
-    def _base_scorer(self) -> Any:
-        if self.pretrained is not None:
-            return self.scorer()
-        seed, dropout = stream_seed(self.seed, "reward_init"), self.settings["reward"]["dropout"]
-        return loading.reward_model_on(self.folder("base"), dropout=dropout, seed=seed).to(self.device)
-
-    def _train_policy(self, start: StartProgress) -> None:
-        tokenizer = self.tokenizer()
-        model = self._base_model()
-        rows = self.rows("train")
-        sequences = self._sequences(rows[rows["sft"]], tokenizer)
-        report = self._train_language_model("policy", model, sequences, tokenizer, start("policy (SFT)"))
-        self.save("policy", [model, tokenizer], report | self._sample(model, tokenizer))
-
-    def _train_language_model(
-        self, kind: str, model: Any, sequences: list[list[int]], tokenizer: Any, progress: Any
-    ) -> dict[str, Any]:
-        pad_id = tokenizer.pad_token_id
-        train_language_model(
-            model.to(self.device),
-            sequences,
-            config=TrainingConfig(**self.settings[kind]["training"]),
-            pad_id=pad_id,
-            generator=generator(self.seed, kind),
-            progress=progress,
-        )
-        rows = self.rows("validation")
-        held_out = self._sequences(rows[rows["sft"]], tokenizer)
-        return {
-            "validation_perplexity": perplexity(model, held_out, pad_id=pad_id),
-            "train_texts": len(sequences),
-            "validation_texts": len(held_out),
-        }
-
-    def _sample(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+    def samples(self, model: Any, tokenizer: Any) -> dict[str, Any]:
         """Some continuations of validation prompts, and how many of 64 end with EOS."""
-        longest = self.settings["lengths"]["response_tokens"]
-        generation = GenerationConfig(temperature=0.7, min_new_tokens=0, max_new_tokens=longest, sample_length=False)
-        ids = {"eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
-        policy = CausalPolicy(model, temperature=generation.temperature, min_new_tokens=0, **ids)
-        prompts = PromptBatches(
-            self.rows("validation")["prompt"].tolist()[:64],
-            cut=self._cut(),
-            tokenizer=tokenizer,
-            batch_size=min(64, len(self.rows("validation"))),
+        prompts, longest = self.rows("validation")["prompt"].tolist()[:64], self.settings["lengths"]["response_tokens"]
+        rollout = sample_texts(
+            model,
+            tokenizer,
+            prompts,
+            cut=WholePrompt(max_tokens=self._prompt_tokens, overlong="cut"),
+            generation=GenerationConfig(temperature=0.7, min_new_tokens=0, max_new_tokens=longest, sample_length=False),
+            count=len(prompts),
             seed=self.seed,
             device=self.device,
         )
-        sampler = Sampler(policy, policy, tokenizer=tokenizer, generation=generation)
-        rollout = sampler.sample(prompts.batch(0), generator=generator(self.seed, "sft_samples", device=self.device))
         return {"finished_share": float(rollout.finished.float().mean()), "samples": rollout.texts[:4]}
 
-    # Reward model
-
-    def _train_reward(self, start: StartProgress) -> None:
-        settings, tokenizer = self.settings["reward"], self.tokenizer()
-        model = self._base_scorer()
-        rows = self.rows("train")
+    def fit_reward(self, model: Any, tokenizer: Any, progress: ProgressCallback) -> dict[str, Any]:
+        """See LocalModels."""
+        settings, rows = self.settings["reward"], self.rows("train")
         prompts, draws = self.reward_prompt_ids(rows, tokenizer), numpy_generator(self.seed, "reward_pairs", 0)
         groups = self._groups(rows, prompts, tokenizer, draws, settings=settings)
         train_pairwise(
@@ -205,11 +140,11 @@ class PreferenceModels(LocalModels):
             config=TrainingConfig(**settings["training"]),
             pad_id=tokenizer.pad_token_id,
             generator=generator(self.seed, "reward_training"),
-            progress=start("reward model"),
+            progress=progress,
         )
         report = {"preferences": "constructed", "train_texts": len(rows)}
         report |= self.after_training(model, tokenizer)
-        self.save("reward", [model, tokenizer], report | self._accuracy(model, tokenizer))
+        return report | self._accuracy(model, tokenizer)
 
     def _groups(
         self, rows: pd.DataFrame, prompts: list[list[int]], tokenizer: Any, draws: np.random.Generator, **options: Any
@@ -351,7 +286,7 @@ class SummaryModels(PreferenceModels):
         rows = self.rows("train")
         rows = rows[rows["sft"]].reset_index(drop=True)
         prompts = self.reward_prompt_ids(rows, tokenizer)
-        responses = tokenizer(rows["response"].tolist(), add_special_tokens=False)["input_ids"]
+        responses = encode(tokenizer, rows["response"].tolist())
         groups = [
             Group(prompt, self.finish([ids], tokenizer, np.random.default_rng(0)))
             for prompt, ids in zip(prompts, responses, strict=True)

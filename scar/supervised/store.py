@@ -1,4 +1,4 @@
-"""The models that a task's scale trains, from scratch or from a pretrained model: their names, their folders, which are there.
+"""The models that a task's scale trains, from scratch or from a pretrained model: names, folders, and how they are trained.
 
 Each is named by a fingerprint of its settings, its data and its seed, so a changed setting makes a new model and an
 unchanged one is never trained twice.
@@ -11,7 +11,7 @@ weights with the others.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -22,8 +22,8 @@ import torch
 from scar.config import fingerprint
 from scar.models import loading
 from scar.models.cache import ModelCache
-from scar.seeding import stream_seed
-from scar.supervised.training import ProgressCallback
+from scar.seeding import generator, stream_seed
+from scar.supervised.training import ProgressCallback, TrainingConfig, perplexity, train_language_model
 
 RECIPE = 1
 """Raised when the training code changes in a way that changes what it produces."""
@@ -33,6 +33,9 @@ HELD = ("rows_a_batch", "load", "weights", "labels")
 
 StartProgress = Callable[[str], ProgressCallback]
 """Given a title, returns the callback of one training."""
+
+TITLES = {"base": "language model", "policy": "policy (SFT)", "reward": "reward model"}
+"""What a training is called on the screen."""
 
 
 class Pretrained(Protocol):
@@ -49,11 +52,19 @@ class Pretrained(Protocol):
 
 @dataclass(frozen=True)
 class LocalModels(ABC):
-    """The models of one task. `settings` is `conf/models/local_<task>.yaml` (or `small_`) as a plain dictionary; `KINDS` are
-    the models that have a training of their own, in the order in which they are needed. `gold`: the gold reward model, and
-    what it rests on; its kinds have the same names. `pretrained`: what the models start from, None for random weights."""
+    """The models of one task. A subclass gives the data: `corpus`, `sequences` and `samples` of the language models, and
+    `fit_reward`. `settings` is `conf/models/local_<task>.yaml` (or `small_`) as a plain dictionary. `gold`: the gold reward
+    model, and what it rests on; its kinds have the same names. `pretrained`: what the models start from, None for random
+    weights."""
 
     KINDS: ClassVar[tuple[str, ...]] = ("policy", "reward")
+    """The models that have a training of their own, in the order in which they are needed."""
+    RESTS_ON: ClassVar[Mapping[str, str]] = {}
+    """The kind whose weights a kind starts from; the others start from `pretrained` or from random weights."""
+    POLICY_STREAM: ClassVar[str] = "policy"
+    """The name of the random stream that the policy's training draws from."""
+    REPORT_BATCH: ClassVar[int] = 64
+    """Rows of a batch of the perplexity that is reported; the last digits depend on it."""
 
     settings: dict[str, Any]
     task: Any
@@ -74,12 +85,69 @@ class LocalModels(ABC):
         return stream_seed(self.model_seed, "gold") if self.gold else self.model_seed
 
     @abstractmethod
-    def train(self, kind: str, start: StartProgress) -> None:
-        """Train and save the model `kind` (one of `KINDS`)."""
-
-    @abstractmethod
     def corpus(self) -> list[str]:
         """The texts on which the tokenizer is trained."""
+
+    @abstractmethod
+    def sequences(self, kind: str, split: str, tokenizer: Any) -> list[list[int]]:
+        """Token rows that "base" or "policy" learns ("train") or is reported on ("validation")."""
+
+    @abstractmethod
+    def fit_reward(self, model: Any, tokenizer: Any, progress: ProgressCallback) -> dict[str, Any]:
+        """Train the reward model in place; what there is to report of it."""
+
+    def samples(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """What the report of a trained policy shows of its texts."""
+        return {}
+
+    def rests_on(self, kind: str) -> str | None:
+        """The kind whose weights `kind` starts from; None: no model that is trained here."""
+        below = self.RESTS_ON.get(kind)
+        return below if below in self.kinds else None
+
+    def train(self, kind: str, start: StartProgress) -> None:
+        """Train and save the model `kind` (one of `KINDS`) and, if it is missing, the one that it rests on before it."""
+        below = self.rests_on(kind)
+        if below is not None and not self.has(below):
+            self.train(below, start)
+        tokenizer = self.tokenizer()
+        model = self._start(kind, tokenizer).to(self.device)
+        if kind == "reward":
+            report = self.fit_reward(model, tokenizer, start(TITLES[kind]))
+        else:
+            report = self._fit_language_model(kind, model, tokenizer, start(TITLES[kind]))
+        self.save(kind, [model, tokenizer], report)
+
+    def _start(self, kind: str, tokenizer: Any) -> Any:
+        """The model `kind` before its training: on the one that it rests on, on the pretrained one, or random."""
+        below, settings, seed = self.rests_on(kind), self.settings[kind], stream_seed(self.seed, f"{kind}_init")
+        if below is None and self.pretrained is None:
+            new = loading.new_reward_model if kind == "reward" else loading.new_policy_model
+            return new(tokenizer, settings["architecture"], seed=seed)
+        name, revision = self._pretrained() if below is None else (str(self.folder(below)), None)
+        if kind == "reward":
+            return loading.reward_model_on(name, revision=revision, dropout=settings.get("dropout", 0.0), seed=seed)
+        return loading.load_policy_model(name, revision=revision, device=self.device)
+
+    def _fit_language_model(self, kind: str, model: Any, tokenizer: Any, progress: ProgressCallback) -> dict[str, Any]:
+        """Train the base model or the policy in place; returns its report."""
+        rows, pad_id = self.sequences(kind, "train", tokenizer), tokenizer.pad_token_id
+        train_language_model(
+            model,
+            rows,
+            config=TrainingConfig(**self.settings[kind]["training"]),
+            pad_id=pad_id,
+            generator=generator(self.seed, self.POLICY_STREAM if kind == "policy" else kind),
+            progress=progress,
+        )
+        held_out = self.sequences(kind, "validation", tokenizer)
+        report = {
+            "validation_perplexity": perplexity(model, held_out, pad_id=pad_id, batch_size=self.REPORT_BATCH),
+            "train_texts": len(rows),
+            "validation_texts": len(held_out),
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+        return report | (self.samples(model, tokenizer) if kind == "policy" else {})
 
     def part(self, rows_of: Callable[[str], pd.DataFrame], split: str) -> pd.DataFrame:
         """The rows that serve as `split`, of `rows_of` the task's splits. For a gold model validation and test rows serve
@@ -100,7 +168,8 @@ class LocalModels(ABC):
             settings = {key: value for key, value in self.settings[kind].items() if key not in HELD}
             identity |= {"settings": settings, "examples": self.settings["examples"]}
             identity |= {"seed": self.seed, "device": self.device.type}
-        return identity
+        below = self.rests_on(kind)
+        return identity | ({} if below is None else {below: self.fingerprint(below)})
 
     def fingerprint(self, kind: str) -> str:
         """The short name of the model `kind`."""
@@ -125,10 +194,10 @@ class LocalModels(ABC):
         return self.cache.has(self._cache_name(kind), self.fingerprint(kind))
 
     def _command(self, kind: str) -> str:
-        if self.gold:
-            return f"`python experiments/models.py experiment=gold task={self.task.name}` and the same overrides"
-        script = "reward_model" if kind == "reward" else "sft"
-        return f"`python experiments/{script}.py` and the same overrides (or `make models`)"
+        model = "gold" if self.gold else kind
+        return f"`python experiments/models.py model={model}` and the same overrides" + " (or `make models`)" * (
+            not self.gold
+        )
 
     def _cache_name(self, kind: str) -> str:
         return f"{self.task.name}-gold-{kind}" if self.gold else f"{self.task.name}-{kind}"
@@ -139,23 +208,15 @@ class LocalModels(ABC):
             report = {"trained_on": "validation and test rows", "reported_on": "train rows"} | report
         self.cache.save(self._cache_name(kind), self.fingerprint(kind), parts=parts, report=report)
 
-    def language_model(self) -> Any:
-        """The pretrained language model."""
+    def _pretrained(self) -> tuple[str, str | None]:
+        """Name and revision of the pretrained model, or its folder and None."""
         assert self.pretrained is not None
-        name, revision = self.pretrained.find(self.cache)
-        return loading.load_policy_model(name, revision=revision, device=self.device)
-
-    def scorer(self) -> Any:
-        """The pretrained language model with one fresh score in place of its vocabulary."""
-        assert self.pretrained is not None
-        name, revision = self.pretrained.find(self.cache)
-        seed = stream_seed(self.seed, "reward_init")
-        return loading.reward_model_on(name, revision=revision, dropout=0.0, seed=seed).to(self.device)
+        return self.pretrained.find(self.cache)
 
     def tokenizer(self) -> Any:
         """The pretrained model's tokenizer, or one trained on `corpus` when it is not cached."""
         if self.pretrained is not None:
-            name, revision = self.pretrained.find(self.cache)
+            name, revision = self._pretrained()
             return loading.load_tokenizer(name, revision=revision)
         if not self.has("tokenizer"):
             tokenizer = loading.train_tokenizer(self.corpus(), vocab_size=self.settings["tokenizer"]["vocab_size"])

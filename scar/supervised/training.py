@@ -7,14 +7,20 @@ Cross entropy and accuracy are means over items; perplexity is exp of the mean o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scar.config import check_numbers, require
+from scar.config import GenerationConfig, check_numbers, require
+from scar.interfaces import PromptText
+from scar.models.policy import CausalPolicy
+from scar.ppo.rollout import Sampler
+from scar.seeding import generator as seeded
+from scar.tasks.prompts import Cut, PromptBatches, WholePrompt
+from scar.types import Rollout
 
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
 """Called after each optimizer step with (steps done, steps in all, named losses)."""
@@ -78,6 +84,34 @@ class RewardAugmentation:
         require(1 <= self.min_tokens <= self.max_tokens, lengths, "1 <= min_tokens <= max_tokens")
         fraction = self.max_masked_fraction
         require(0 <= fraction <= 1, f"augmentation.max_masked_fraction={fraction}", "a number from 0 to 1")
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token rows of `texts`, without special tokens."""
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+
+def prompt_rows(prompts: Sequence[PromptText], tokenizer: Any, *, max_tokens: int) -> list[list[int]]:
+    """Token rows of whole prompts, cut where they are too long, as the policy reads them."""
+    return WholePrompt(max_tokens=max_tokens, overlong="cut").tokens(prompts, tokenizer, torch.Generator())
+
+
+def reward_prompt_rows(prompts: Sequence[PromptText], tokenizer: Any, *, max_tokens: int) -> list[list[int]]:
+    """Token rows of prompts as the reward model reads them: of its own form, if the task has one."""
+    own = [prompt.reward for prompt in prompts if prompt.reward is not None]
+    if not own:
+        return prompt_rows(prompts, tokenizer, max_tokens=max_tokens)
+    return [row[:max_tokens] for row in encode(tokenizer, own)]
+
+
+def dialog_rows(
+    prompts: Sequence[PromptText], responses: Sequence[str], tokenizer: Any, lengths: Mapping[str, int]
+) -> list[list[int]]:
+    """Token rows of prompt, response and EOS, of at most `prompt_tokens` and `response_tokens` of `lengths`; a response that
+    is too long is cut and then not closed (N+)."""
+    closed = [[*row, tokenizer.eos_token_id][: lengths["response_tokens"]] for row in encode(tokenizer, responses)]
+    heads = prompt_rows(prompts, tokenizer, max_tokens=lengths["prompt_tokens"])
+    return [prompt + response for prompt, response in zip(heads, closed, strict=True)]
 
 
 def pad_right(rows: Sequence[Sequence[int]], *, pad_id: int) -> tuple[Tensor, Tensor]:
@@ -184,6 +218,30 @@ def perplexity(model: Any, rows: Sequence[Sequence[int]], *, pad_id: int, batch_
         total += losses.sum().item()
         tokens += losses.numel()
     return math.exp(total / tokens)
+
+
+def sample_texts(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[PromptText],
+    *,
+    cut: Cut,
+    generation: GenerationConfig,
+    count: int,
+    seed: int,
+    device: torch.device,
+) -> Rollout:
+    """Responses of a language model to `count` of the prompts (stream "sft_samples" of `seed`)."""
+    policy = CausalPolicy(
+        model,
+        temperature=generation.temperature,
+        min_new_tokens=generation.min_new_tokens,
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+    )
+    batches = PromptBatches(prompts, cut=cut, tokenizer=tokenizer, batch_size=count, seed=seed, device=device)
+    sampler = Sampler(policy, policy, tokenizer=tokenizer, generation=generation)
+    return sampler.sample(batches.batch(0), generator=seeded(seed, "sft_samples", device=device))
 
 
 def vary(

@@ -131,9 +131,9 @@ def test_a_gold_model_shares_no_name_no_seed_and_no_base_with_the_others() -> No
 @pytest.mark.parametrize(
     ("kind", "gold", "command"),
     [
-        ("policy", False, "python experiments/sft.py"),
-        ("reward", False, "python experiments/reward_model.py"),
-        ("reward", True, "python experiments/models.py experiment=gold task=tiny"),
+        ("policy", False, "python experiments/models.py model=policy"),
+        ("reward", False, "python experiments/models.py model=reward"),
+        ("reward", True, "python experiments/models.py model=gold"),
     ],
 )
 def test_a_missing_model_names_the_command_that_makes_it(kind: str, gold: bool, command: str) -> None:
