@@ -159,8 +159,8 @@ notebooks: setup  ## execute the notebooks on SCALE's records into results/SCALE
 costs: setup  ## what the runs of SCALE cost: device time by stage, memory, coalitions a second
 	@$(REPORT) costs
 
-gpu-study: pretrained  ## scale=small on one GPU: everything that docs/results_log.md still misses, in steps of ten minutes at most
-	@BIN=$(BIN) experiments/gpu_study.sh
+gpu-study:
+	$(error make gpu-study is gone; on one GPU run: make reproduce-table1 SCALE=small TASKS=imdb, make reproduce-fig4 SCALE=small, make costs SCALE=small)
 
 report: setup  ## results/SCALE/report.html: every table and figure that has runs, the paper's claims, what is missing
 	@$(REPORT) all

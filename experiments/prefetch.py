@@ -15,7 +15,10 @@ def main(cfg: DictConfig) -> None:
     from scar.commands.prefetch import fetch, repositories
 
     with one_line_errors():
-        fetched = [f"{one.kind} {one.name}: {fetch(one, snapshot_download)}\n" for one in repositories(cfg)]
+        fetched = [
+            f"{repository.kind} {repository.name}: {fetch(repository, snapshot_download)}\n"
+            for repository in repositories(cfg)
+        ]
     say("".join(fetched) or "nothing of this config is on the hub\n")
 
 

@@ -98,7 +98,6 @@ def _reason(error: BaseException) -> str:
 
 
 HUB = "task.sources.hub"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ABBREVIATED = re.compile(r"[0-9a-fA-F]{7,}")
 BRANCH = re.compile(r"[A-Za-z0-9][\w./-]*", re.ASCII)
@@ -123,15 +122,15 @@ class Named:
 
 def check_names(models: Mapping[str, Any], hub_source: Mapping[str, Any] | None) -> list[Named]:
     """Everything that `cfg.models` and `cfg.task.sources.hub` name; ValueError for a name or revision that cannot be."""
-    found = list(_models(models, "models"))
+    names = list(_models(models, "models"))
     source = hub_source or {}
     for key, path in source.items():
         if key.endswith("path"):
             revision = key.replace("path", "revision")
-            found.append(Named(f"{HUB}.{key}", path, f"{HUB}.{revision}", source.get(revision)))
-    for one in found:
-        _check(one)
-    return found
+            names.append(Named(f"{HUB}.{key}", path, f"{HUB}.{revision}", source.get(revision)))
+    for named in names:
+        _check(named)
+    return names
 
 
 def _models(node: Mapping[str, Any], key: str) -> Iterator[Named]:
@@ -142,13 +141,19 @@ def _models(node: Mapping[str, Any], key: str) -> Iterator[Named]:
             yield from _models(inner, f"{key}.{name}")
 
 
-def _check(one: Named) -> None:
-    named = isinstance(one.name, str) and (HUB_NAME.fullmatch(one.name) or Path(one.name).is_dir())
-    if not named:
-        raise ValueError(f"{one.key}={one.name}; allowed: owner/name as on the hub, or an existing folder")
-    revision = one.revision
+def _check(named: Named) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        if not (isinstance(named.name, str) and Path(named.name).is_dir()):
+            validate_repo_id(named.name)
+    except HFValidationError as error:
+        allowed = "owner/name as on the hub, or an existing folder"
+        raise ValueError(f"{named.key}={named.name}; allowed: {allowed} ({error})") from error
+    revision = named.revision
     if revision is None or (isinstance(revision, str) and COMMIT.fullmatch(revision)):
         return
     if not isinstance(revision, str) or ABBREVIATED.fullmatch(revision) or not BRANCH.fullmatch(revision):
         allowed = "null (the newest), a commit of 40 characters 0-9a-f, a branch or a tag"
-        raise ValueError(f"{one.revision_key}={revision}; allowed: {allowed}")
+        raise ValueError(f"{named.revision_key}={revision}; allowed: {allowed}")

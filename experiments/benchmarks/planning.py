@@ -59,13 +59,13 @@ class Row:
 
 def shapes(*, quick: bool) -> dict[str, Any]:
     """Hugging Face configurations of random models by name."""
-    found = {"GPT-NeoX smaller": random_config("smaller")}
+    configs = {"GPT-NeoX smaller": random_config("smaller")}
     if not quick:
-        found["GPT-NeoX larger"] = random_config("larger")
-        found["GPT-2, 10M"] = AutoConfig.for_model(
+        configs["GPT-NeoX larger"] = random_config("larger")
+        configs["GPT-2, 10M"] = AutoConfig.for_model(
             "gpt2", vocab_size=8192, n_positions=256, n_embd=320, n_layer=6, n_head=5, pad_token_id=0
         )
-        found["Llama, 20M"] = AutoConfig.for_model(
+        configs["Llama, 20M"] = AutoConfig.for_model(
             "llama",
             vocab_size=16384,
             hidden_size=384,
@@ -73,16 +73,16 @@ def shapes(*, quick: bool) -> dict[str, Any]:
             num_hidden_layers=6,
             num_attention_heads=6,
         )
-    return found
+    return configs
 
 
 def run(*, quick: bool, cache: Path, advance: Advance) -> list[Row]:
     """All rows. Needs no model of `cache`."""
     rows: list[Row] = []
-    found = shapes(quick=quick)
-    for done, (name, shape) in enumerate(found.items(), start=1):
+    configs = shapes(quick=quick)
+    for done, (name, shape) in enumerate(configs.items(), start=1):
         rows += compare(name, shape)
-        advance(done, len(found), {"time": rows[-1].time_ratio, "memory": rows[-1].memory_ratio})
+        advance(done, len(configs), {"time": rows[-1].time_ratio, "memory": rows[-1].memory_ratio})
     return rows
 
 
@@ -97,8 +97,10 @@ def compare(name: str, shape: Any) -> list[Row]:
     for stage, work in real_work(shape, rows=ROWS, prompt=PROMPT, response=RESPONSE).items():
         cost = predicted[stage]
         seconds, mib = measure(work)
-        told, held_mib = processor.seconds(cost), cost.peak_bytes / 2**20
-        rows.append(Row(name, stage, told, seconds, told / seconds, held_mib, mib, held_mib / mib))
+        predicted_seconds, held_mib = processor.seconds(cost), cost.peak_bytes / 2**20
+        rows.append(
+            Row(name, stage, predicted_seconds, seconds, predicted_seconds / seconds, held_mib, mib, held_mib / mib)
+        )
     return rows
 
 
@@ -208,4 +210,4 @@ def measure(work: Callable[[], Any]) -> tuple[float, float]:
         events = json.loads(Path(f"{folder}/trace.json").read_text(encoding="utf-8"))["traceEvents"]
     seen = [event["args"] for event in events if event.get("name") == "[memory]"]
     before = seen[0]["Total Allocated"] - seen[0]["Bytes"]  # the counter starts anew with the process only
-    return seconds, (max(one["Total Allocated"] for one in seen) - before) / 2**20
+    return seconds, (max(event["Total Allocated"] for event in seen) - before) / 2**20

@@ -30,11 +30,11 @@ class Repository:
 def repositories(cfg: DictConfig) -> Iterator[Repository]:
     """All that this config loads from the hub; what is a folder on this machine is left out."""
     source = cfg.task.sources.hub if data_source(cfg.task) == "hub" else None
-    for one in check_names(plain(cfg.models), None if source is None else plain(source)):
-        data = one.key.startswith(HUB)
+    for named in check_names(plain(cfg.models), None if source is None else plain(source)):
+        data = named.key.startswith(HUB)
         folder = source.get("data_dir") if data and source is not None else None
-        if not Path(one.name).exists():
-            yield Repository("dataset" if data else "model", one.name, one.revision, folder)
+        if not Path(named.name).exists():
+            yield Repository("dataset" if data else "model", named.name, named.revision, folder)
 
 
 def fetch(wanted: Repository, download: Callable[..., str]) -> str:

@@ -6,6 +6,7 @@ reference policy and the reward model learn nothing; `frozen_zero_stage=3` shard
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -41,6 +42,47 @@ def start(*, cuda: bool) -> Any:
     deepspeed.logger.setLevel("ERROR")
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     return deepspeed
+
+
+def state_bytes(
+    stage: int,
+    trained: int,
+    largest_layer: int,
+    *,
+    gpus_a_node: int,
+    nodes: int,
+    offload_optimizer: bool,
+    offload_parameters: bool,
+) -> float:
+    """DeepSpeed's own estimate, in bytes a GPU, of weights, gradients and Adam's state at ZeRO 2 or 3 in 16-bit training: `trained`
+    parameters, of which a layer has `largest_layer` at most. Needs no GPU and no other process."""
+    _import_quietly()
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    gpus = {"num_gpus_per_node": gpus_a_node, "num_nodes": nodes, "cpu_offload": offload_optimizer}
+    if stage == 2:
+        return estimate_zero2_model_states_mem_needs(trained, **gpus)[1]
+    return estimate_zero3_model_states_mem_needs(trained, largest_layer, **gpus, cpu_offload_params=offload_parameters)[
+        1
+    ]
+
+
+def reduce_bucket_numbers() -> int:
+    """Gradients that DeepSpeed collects before it reduces them, unless told otherwise."""
+    _import_quietly()
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    return DeepSpeedZeroConfig().reduce_bucket_size
+
+
+def _import_quietly() -> None:
+    """Import deepspeed without its warning that it found no GPU."""
+    logging.disable(logging.WARNING)
+    try:
+        import deepspeed  # noqa: F401
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class DeepSpeedEngine:

@@ -65,7 +65,7 @@ class Estimate:
 
     @property
     def hours(self) -> float:
-        """Of training, as records count device-hours (paper note 17)."""
+        """Of training, as records count device-hours (docs/paper_notes.md#notes)."""
         return self.update_seconds * self.run.ppo.updates / 3600
 
     def tflop(self, *names: str) -> float:
@@ -106,8 +106,8 @@ class Traced:
         policy, trunk = self.models.policy, self.models.reward_model.model.base_model
         narrow = 0.0
         if self.run.coalitions is not None:
-            asked = FLOATS[self.run.coalitions.dtype].itemsize
-            narrow = count(trunk.parameters()) * asked if asked < next(trunk.parameters()).itemsize else 0.0
+            width = FLOATS[self.run.coalitions.dtype].itemsize
+            narrow = count(trunk.parameters()) * width if width < next(trunk.parameters()).itemsize else 0.0
         return {
             "policy": held_bytes(policy.model),
             "value": held_bytes(policy.value_trunk, policy.value_head),
@@ -144,12 +144,15 @@ class Planner:
 
     def estimate(self, run: Run) -> Estimate:
         """What `run` takes."""
-        traced = self.trace(run)
+        return self.price(self.trace(run))
+
+    def price(self, traced: Traced) -> Estimate:
+        """What a traced run takes on the device."""
         weights = traced.weights
         weights["reward"] += weights.pop("narrow")
         stages = {name: self._stage(traced, name, weights) for name in traced.costs}
         numbers = traced.parameters, count(traced.trained), traced.coalitions
-        return Estimate(run, *numbers, [stages[name] for name in ORDER], stages["evaluation"])
+        return Estimate(traced.run, *numbers, [stages[name] for name in ORDER], stages["evaluation"])
 
     def trace(self, run: Run) -> Traced:
         """The costs of `run` in one process."""
@@ -171,7 +174,7 @@ class Planner:
         if run.coalitions is not None:
             players = Players(rows, *run.usual, run.unit_count)
             memory_bytes = run.coalitions.memory_mib * 2**20
-            found = credit_cost(
+            credit = credit_cost(
                 models.reward_model,
                 run.coalitions.estimator,
                 players,
@@ -179,7 +182,7 @@ class Planner:
                 gpu=True,
                 fill=run.coalitions.fill,
             )
-            return replace(found.cost, peak_bytes=memory_bytes if found.coalitions else 0), found.coalitions
+            return replace(credit.cost, peak_bytes=memory_bytes if credit.coalitions else 0), credit.coalitions
         read = models.reward_model.last_layer_attention if run.method == "abc" else models.reward_model.score_prefixes
         return (reading_cost(read, rows=rows, length=length) if "reward_model" in run.needs else Cost()), 0.0
 

@@ -102,9 +102,9 @@ def held_bytes(*modules: nn.Module | None) -> int:
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def largest_layer_bytes(module: nn.Module) -> float:
-    """Of the parameters that one layer has itself."""
-    return max(sum(p.numel() * p.itemsize for p in layer.parameters(recurse=False)) for layer in module.modules())
+def largest_layer(module: nn.Module) -> int:
+    """Numbers of the parameters that one layer has itself, at most."""
+    return max(count(layer.parameters(recurse=False)) for layer in module.modules())
 
 
 def _quantise(model: Any) -> None:

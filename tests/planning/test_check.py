@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from scar.commands.check import check, run_of
-from scar.config import MemoryConfig
+from scar.config import LoadConfig, MemoryConfig
 from scar.planning.devices import DEVICES
-from scar.planning.tables import WIDTH, Report, SharedReport, hours, render
+from scar.planning.tables import WIDTH, Report, hours, render
 from tests.smoke_scale import CONF, REPOSITORY, composed, silent_progress
 
 
@@ -113,11 +113,10 @@ def test_a_run_is_read_off_its_config() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tldr"], "tldr: not a setting; allowed: scale, task"),
         (["gpu=v100"], "gpu=v100; allowed: a100-80gb, h100-80gb"),
         (["task=imdb", "models.reward.revision=abcdef0"], r"models\.reward\.revision=abcdef0; allowed: null"),
-        (["task=imdb", "task.sources.hub.path=imdb"], r"task\.sources\.hub\.path=imdb; allowed: owner/name"),
-        (["scale=local", "task=imdb", "task.sources.hub.path=imdb"], "allowed: owner/name"),
+        (["task=imdb", "task.sources.hub.path=a/b/c"], r"task\.sources\.hub\.path=a/b/c; allowed: owner/name"),
+        (["scale=local", "task=imdb", "task.sources.hub.path=a/b/c"], "allowed: owner/name"),
         (["task=imdb", "shaping=scar", "coalitions.backend=plain"], r"coalitions\.backend=plain cannot be planned"),
         (["task=imdb", "memory.offload=1"], r"memory\.offload=1; allowed: true or false"),
         (["scale=local", "task=imdb", "gpus=3"], r"ppo\.minibatch_size=\d+ is not divisible by gpus=3"),
@@ -128,38 +127,58 @@ def test_what_is_refused(arguments: Sequence[str], message: str) -> None:
         checked(*arguments)
 
 
+SHARED = ("scale=local", "task=imdb", "shaping=sparse,scar", "seed=1,2,3", "gpus=2", "ppo.updates=7")
+
+
 @pytest.fixture(scope="module")
-def shared() -> SharedReport:
-    return checked("scale=local", "task=imdb", "shaping=sparse,scar", "seed=1,2,3", "gpus=2", "ppo.updates=7")
+def shared() -> Report:
+    pytest.importorskip("deepspeed")
+    return checked(*SHARED)
 
 
-def test_on_several_gpus_every_run_has_a_row_a_stage(shared: SharedReport) -> None:
-    assert [run.run.method for run in shared.runs] == ["sparse", "scar"]
+def test_on_several_gpus_every_run_has_a_row_a_stage(shared: Report) -> None:
+    assert [planned.estimate.run.method for planned in shared.runs] == ["sparse", "scar"]
     assert shared.all_fit
     text = render(shared)
-    assert "imdb on 2 x A100 80 GB: GB a GPU by part" in text
-    for label in (["sparse"], ["scar", "token"]):
-        lines = text.splitlines()
+    lines = text.splitlines()
+    assert "GB a GPU on 2 x A100 80 GB by part" in text
+    for label in (["imdb", "sparse"], ["imdb", "scar", "token"]):
         first = next(at for at, line in enumerate(lines) if line.split()[: len(label)] == label)
         assert lines[first].split()[len(label)] == "1"
         assert [line.split()[0] for line in lines[first + 1 : first + 4]] == ["2", "3", "3"]
-        assert [line.split()[-4] for line in lines[first : first + 4]] == ["yes"] * 4
+        assert [line.split()[-3] for line in lines[first : first + 4]] == ["yes"] * 4
     assert max(map(len, lines)) <= WIDTH
-    wall = 3 * sum(min(found.hours for _, found in run.plans) for run in shared.runs)
-    assert f"6 runs, each at the fastest stage that fits, one after the other: {hours(wall)} hours" in text
-    assert f"{hours(2 * wall)} GPU-hours" in text
-    assert "rings of 225 GB/s a GPU, 75% of 300 GB/s" in " ".join(text.split())
+    wall = 3 * sum(planned.estimate.hours for planned in shared.runs)
+    assert f"6 runs: at least {hours(wall)} hours, {hours(2 * wall)} GPU-hours" in text
 
 
-def test_what_fits_at_no_stage_or_is_refused_is_said(shared: SharedReport) -> None:
+def test_what_fits_at_no_stage_or_is_refused_is_said(shared: Report) -> None:
     small = replace(shared.request.device, memory_bytes=2e9, reserve=0.0)  # the bucket alone takes as much
-    report = replace(shared, request=replace(shared.request, device=small))
+    load = LoadConfig("nf4", "bfloat16", {"rank": 4, "alpha": 4})
+    runs = [
+        replace(planned, estimate=replace(planned.estimate, run=replace(planned.estimate.run, load=load)))
+        for planned in shared.runs
+    ]
+    report = replace(shared, request=replace(shared.request, device=small), runs=runs)
     assert report.all_fit is False
-    text = render(replace(report, runs=[replace(report.runs[0], refused="stage 3 here; allowed: 1"), *report.runs[1:]]))
-    assert "imdb: no stage 3 here; allowed: 1." in text
-    problems = [line for line in text.splitlines() if "fits at no stage of ZeRO (2.0 GB at least)" in line]
+    text = render(report)
+    assert text.count("imdb: no ZeRO 3 with models.policy.load.weights=nf4: DeepSpeed cannot") == 1
+    problems = [line for line in text.splitlines() if " fits at no stage of ZeRO (" in line]
     assert [line.split(" fits ")[0] for line in problems] == ["imdb sparse", "imdb scar token"]
-    assert "one after the other" not in text
+
+
+def test_without_deepspeed_the_plan_is_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)  # as if it were not installed
+    report = checked(*SHARED)
+    alone = checked(*SHARED, "gpus=1")
+    assert [planned.estimate for planned in report.runs] == [planned.estimate for planned in alone.runs]
+    text = " ".join(render(report).split())
+    before, after = text.split(" This is the plan for one GPU: ")
+    assert before == " ".join(render(alone).split())
+    assert after == (
+        "the plan for 2 GPUs needs the package deepspeed, which is not installed; install it with "
+        "`python -m pip install 'scar[deepspeed]'`."
+    )
 
 
 def run_script(

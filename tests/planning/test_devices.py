@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scar.planning.devices import DEVICES, Device, device
+from scar.planning.devices import DEVICES, Device, device, gpu_count
 from scar.planning.tracing import Cost
 
 SLOW = Device(
@@ -48,3 +48,10 @@ def test_the_devices() -> None:
     assert 78e9 < device("h100-80gb").usable_bytes < DEVICES["h100-80gb"].memory_bytes < 86e9
     with pytest.raises(ValueError, match="gpu=a100; allowed: a100-80gb, h100-80gb"):
         device("a100")
+
+
+def test_gpus_are_a_part_of_a_node_or_whole_nodes() -> None:
+    assert [gpu_count(count) for count in (1, 5, 8, 16)] == [1, 5, 8, 16]
+    for count in (0, 9, 12, 20):
+        with pytest.raises(ValueError, match=f"gpus={count}; allowed: 1 to 8, or a multiple of 8"):
+            gpu_count(count)

@@ -47,10 +47,18 @@ def test_revisions_that_cannot_be(revision: Any) -> None:
         check_names({}, {"other_path": "owner/data", "other_revision": revision})
 
 
-@pytest.mark.parametrize("name", ["gpt2", "owner/", "/name", "a/b/c", "owner/na me", "http://hub/x", 7, "owner/\u00e9"])
+@pytest.mark.parametrize(
+    "name",
+    ["owner/", "/name", "a--b", "owner/x.git", "owner/-x", "a/b/c", "owner/na me", "http://hub/x", 7, "owner/\u00e9"],
+)
 def test_names_that_cannot_be(name: Any) -> None:
     with pytest.raises(ValueError, match=r"models\.policy\.name=.*; allowed: owner/name as on the hub, or an existing"):
         check_names(with_policy(name=name), None)
+
+
+def test_names_of_the_hubs_own_models_have_no_owner() -> None:
+    named = check_names(with_policy(name="gpt2"), None)
+    assert [name.name for name in named if name.key == "models.policy.name"] == ["gpt2"]
 
 
 def test_a_local_folder_is_a_name(tmp_path: Path) -> None:
