@@ -207,7 +207,7 @@ def test_logged_and_documented_metrics_are_the_same(records: dict[str, RunRecord
     judged = set(records["sparse"].evaluation["final"])
     assert logged - set(documented) == set()
     assert judged - set(documented) == set()
-    assert set(documented) - logged - judged == {"gpu_hours", "scar/parse_fallback_frac"}  # a CPU, token units
+    assert set(documented) - logged - judged == {"gpu_hours"}  # a CPU
 
 
 def test_same_seed_gives_the_same_rows_and_another_seed_does_not(

@@ -34,7 +34,6 @@ def test_scar_credits_spans_of_the_parser(train: Train) -> None:
         assert row["scar/n_units_mean"] > 1
         assert row["scar/n_units_max"] <= 12
         assert row["scar/evals_mean"] <= 256
-        assert row["scar/parse_fallback_frac"] < 0.5
         assert row["scar/efficiency_err_max"] < 1e-4
         assert row["time/segment_s"] > 0
 

@@ -175,7 +175,7 @@ class ScarMethod:
         diagnostics = {"scar/efficiency_err_max": check_efficiency(per_token, scores)}
         diagnostics |= _diagnose(units, unit_values, found)
         queries = torch.tensor([0 if one is None else one.queries for one in found])
-        return Credit(per_token, unit_values.float(), queries, diagnostics | units.diagnostics)
+        return Credit(per_token, unit_values.float(), queries, diagnostics)
 
     def _with_empty(self, estimated: UnitValues) -> np.ndarray:
         """Unit values f64[n] with v(empty) treated as `empty` says."""

@@ -1,17 +1,11 @@
-"""Trees without a model: a parser by rules that takes anything, and the guard that puts it in where a parser fails."""
+"""Trees without a model: a parser by rules that takes anything."""
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
 from typing import Any
 
-from scar.interfaces import Parser
 from scar.segmentation.text import APOSTROPHES, word_set
-from scar.segmentation.trees import word_count
-
-logger = logging.getLogger(__name__)
 
 CONJUNCTIONS = word_set("and or but nor yet so plus because although though while whereas unless if since until")
 """They open a clause; the other words below open a chunk within it."""
@@ -92,80 +86,3 @@ def _opens_chunk(word: str, chunk: Sequence[str], max_words: int) -> bool:
         return True
     only_openers = all(other.lower() in OPENING or _is_mark(other) for other in chunk)
     return word.lower() in OPENING and not only_openers
-
-
-class GuardedParser:
-    """A parser that always answers, and in time.
-
-    Sentences for which `parser` raises, says None or gives another number of words get the trees of `ChunkParser`. If a
-    batch takes more than `timeout_seconds`, that thread is left alone and all later sentences get them too. Each of the
-    two is logged once.
-    """
-
-    def __init__(self, parser: Parser, *, timeout_seconds: float) -> None:
-        if not timeout_seconds > 0:
-            raise ValueError(f"segmentation.build.timeout_seconds={timeout_seconds}; allowed: a number above 0")
-        self._parser = parser
-        self._fallback = ChunkParser()
-        self._timeout_seconds = timeout_seconds
-        self._timed_out = False
-        self._warned = False
-
-    def load(self) -> None:
-        """Load the parser's model now, so that its absence is an error."""
-        self._parser.load()
-
-    def parse(self, sentences: Sequence[Sequence[str]]) -> tuple[list[Any], int]:
-        """A tree of the right number of words for each sentence, and how many of them are the fallback's."""
-        trees = [None] * len(sentences) if self._timed_out or not sentences else self._in_time(sentences)
-        missing = [place for place, tree in enumerate(trees) if tree is None]
-        if missing:
-            for place, tree in zip(missing, self._fallback.parse([sentences[place] for place in missing]), strict=True):
-                trees[place] = tree
-        return trees, len(missing)
-
-    def _in_time(self, sentences: Sequence[Sequence[str]]) -> list[Any]:
-        """The parser's usable trees, None elsewhere. A daemon thread: the process can end while it hangs."""
-        answer: list[list[Any]] = []
-        problems: list[str] = []
-        thread = threading.Thread(target=lambda: answer.append(self._ask(sentences, problems)), daemon=True)
-        thread.start()
-        thread.join(self._timeout_seconds)
-        if not answer:
-            self._timed_out = True
-            logger.warning(
-                "parser %s did not answer within %s s (segmentation.build.timeout_seconds); "
-                "from here on sentences are cut into chunks by rules",
-                self._parser.name,
-                self._timeout_seconds,
-            )
-            return [None] * len(sentences)
-        if problems and not self._warned:
-            self._warned = True
-            logger.warning(
-                "parser %s: %s; such sentences are cut into chunks by rules (scar/parse_fallback_frac)",
-                self._parser.name,
-                problems[0],
-            )
-        return answer[0]
-
-    def _ask(self, sentences: Sequence[Sequence[str]], problems: list[str]) -> list[Any]:
-        """All sentences at once; if that raises, one by one."""
-        try:
-            trees = list(self._parser.parse(sentences))
-        except Exception as error:
-            problems.append(f"{type(error).__name__}: {error}")
-            if len(sentences) == 1:
-                return [None]
-            return [self._ask([words], problems)[0] for words in sentences]
-        if len(trees) != len(sentences):
-            problems.append(f"{len(trees)} trees for {len(sentences)} sentences")
-            return [None] * len(sentences)
-        return [self._checked(tree, len(words), problems) for tree, words in zip(trees, sentences, strict=True)]
-
-    @staticmethod
-    def _checked(tree: Any, count: int, problems: list[str]) -> Any:
-        if tree is not None and word_count(tree) == count:
-            return tree
-        problems.append("no tree for a sentence" if tree is None else f"{word_count(tree)} words for {count}")
-        return None

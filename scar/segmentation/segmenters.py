@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from scar.interfaces import Parser
-from scar.segmentation.chunks import GuardedParser
 from scar.segmentation.hierarchies import Nested, hierarchy_of
 from scar.segmentation.offsets import token_offsets
 from scar.segmentation.text import sentence_offsets, word_offsets
-from scar.segmentation.trees import Cut, bounded_hierarchy, check_bounds, cut_tree, join_cuts, least_coalitions
+from scar.segmentation.trees import (
+    Cut,
+    bounded_hierarchy,
+    check_bounds,
+    cut_tree,
+    join_cuts,
+    least_coalitions,
+    word_count,
+)
 from scar.segmentation.units import TextUnits, token_tree, token_units, units_of_spans
 from scar.types import Rollout, Units
 
@@ -65,8 +73,8 @@ class SpanSegmenter:
     """Constituents are the players (paper 3.4, "span-level"): the cut of `cut_tree` through each sentence's tree.
 
     The tree above the cut, sentences joined by mid-split, is the hierarchy, of at most `max_units` units and
-    `max_coalitions` coalitions (`bounded_hierarchy`). Where `parser` gives no usable tree, or after it has once taken more
-    than `timeout_seconds` for a batch, chunks by rules stand in; `diagnostics` has the share of sentences.
+    `max_coalitions` coalitions (`bounded_hierarchy`). A sentence of which `parser` gives no usable tree, and a batch for
+    which it takes more than `timeout_seconds`, are errors: other units would be other credit.
     """
 
     def __init__(
@@ -81,52 +89,107 @@ class SpanSegmenter:
     ) -> None:
         if max_words < 1:
             raise ValueError(f"segmentation.build.max_words={max_words}; allowed: 1 or more")
+        if not timeout_seconds > 0:
+            raise ValueError(f"segmentation.build.timeout_seconds={timeout_seconds}; allowed: a number above 0")
         check_bounds(max_units=max_units, max_coalitions=max_coalitions)
         self._tokenizer = tokenizer
-        self._parser = GuardedParser(parser, timeout_seconds=timeout_seconds)
+        self._parser = parser
+        self._timeout_seconds = timeout_seconds
         self._max_words = max_words
         self._max_units = max_units
         self._max_coalitions = max_coalitions
 
     def load(self) -> None:
-        """Load the parser's model; FileNotFoundError says how to get it. (In `segment` it would become a fallback.)"""
+        """Load the parser's model; FileNotFoundError says how to get it."""
         self._parser.load()
 
     def segment(self, rollout: Rollout) -> Units:
         """Units of every response of the batch; one call of the parser."""
         texts = _texts(rollout, self._tokenizer)
         places = [_sentence_words(text.text) for text in texts]
-        trees, fallbacks = self._parse(texts, places)
+        trees = self._parse(texts, places)
         cuts = iter([cut_tree(tree, max_words=self._max_words, max_depth=self._max_units) for tree in trees])
-        units = units_of_spans(
+        return units_of_spans(
             rollout.content_mask,
             [
                 self._units(text, sentences, [next(cuts) for _ in sentences])
                 for text, sentences in zip(texts, places, strict=True)
             ],
         )
-        return replace(units, diagnostics={"scar/parse_fallback_frac": fallbacks / max(len(trees), 1)})
 
     def trees(self, rollout: Rollout) -> list[list[Any]]:
         """The tree of each sentence of each response, an `nltk.Tree` over its words: what `segment` cuts."""
         texts = _texts(rollout, self._tokenizer)
         places = [_sentence_words(text.text) for text in texts]
-        trees = iter(self._parse(texts, places)[0])
+        trees = iter(self._parse(texts, places))
         return [[next(trees) for _ in sentences] for sentences in places]
 
-    def _parse(self, texts: list[_Text], places: list[list[list[tuple[int, int]]]]) -> tuple[list[Any], int]:
-        """The trees of all sentences, and how many of them are cut by rules."""
-        return self._parser.parse(
-            [
-                [text.text[start:end] for start, end in sentence]
-                for text, sentences in zip(texts, places, strict=True)
-                for sentence in sentences
-            ]
-        )
+    def _parse(self, texts: list[_Text], places: list[list[list[tuple[int, int]]]]) -> list[Any]:
+        """The trees of all sentences."""
+        words = [
+            [text.text[start:end] for start, end in sentence]
+            for text, sentences in zip(texts, places, strict=True)
+            for sentence in sentences
+        ]
+        return parse_in_time(self._parser, words, timeout_seconds=self._timeout_seconds)
 
     def _units(self, text: _Text, sentences: list[list[tuple[int, int]]], cuts: list[Cut]) -> TextUnits:
         starts = [words[first][0] for words, cut in zip(sentences, cuts, strict=True) for first in cut.starts]
         return _bounded(text, starts, join_cuts(cuts), self._max_units, self._max_coalitions)
+
+
+def parse_in_time(parser: Parser, sentences: Sequence[Sequence[str]], *, timeout_seconds: float) -> list[Any]:
+    """The parser's tree of each sentence (its words), with as many leaves as words.
+
+    ValueError names the sentence for which the parser raises or gives no such tree, TimeoutError the longest sentence of a
+    batch that takes more than `timeout_seconds`.
+    """
+    if not sentences:
+        return []
+    outcome: list[list[Any] | Exception] = []
+
+    def ask() -> None:
+        try:
+            outcome.append(_checked_trees(parser, sentences))
+        except Exception as error:  # raised where the caller waits
+            outcome.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)  # the process can end while the parser hangs
+    thread.start()
+    thread.join(timeout_seconds)
+    if not outcome:
+        longest = max((" ".join(words) for words in sentences), key=len)
+        raise TimeoutError(
+            f"parser={parser.name} took more than {timeout_seconds} s for {len(sentences)} sentences, the longest of them "
+            f'"{longest}"; raise segmentation.build.timeout_seconds or choose another parser (parser=chunk takes any text)'
+        )
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _checked_trees(parser: Parser, sentences: Sequence[Sequence[str]]) -> list[Any]:
+    try:
+        trees = list(parser.parse(sentences))
+    except Exception as error:
+        if len(sentences) > 1:
+            for words in sentences:  # which one is it?
+                _checked_trees(parser, [words])
+        raise _unparsed(parser, sentences, f"{type(error).__name__}: {error}") from error
+    if len(trees) != len(sentences):
+        raise _unparsed(parser, sentences, f"{len(trees)} trees for {len(sentences)} sentences")
+    for tree, words in zip(trees, sentences, strict=True):
+        leaves = 0 if tree is None else word_count(tree)
+        if leaves != len(words):
+            raise _unparsed(parser, [words], f"a tree of {leaves} words for {len(words)}" if leaves else "no tree")
+    return trees
+
+
+def _unparsed(parser: Parser, sentences: Sequence[Sequence[str]], problem: str) -> ValueError:
+    text = " ".join(sentences[0]) + (f" ... ({len(sentences)} sentences)" if len(sentences) > 1 else "")
+    return ValueError(
+        f'parser={parser.name} cannot parse "{text}" ({problem}); choose another parser (parser=chunk takes any text)'
+    )
 
 
 def _sentence_words(text: str) -> list[list[tuple[int, int]]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from omegaconf import OmegaConf
 from scar.interfaces import Segmenter
 from scar.segmentation.chunks import ChunkParser
 from scar.segmentation.hierarchies import coalition_count, hierarchy_of
-from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter
+from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter, parse_in_time
 from scar.types import Rollout, Units
 from tests.builders import property_test, rollout_of
 from tests.segmentation.samples import (
@@ -36,12 +38,6 @@ def chunk_tree(words: Sequence[str]) -> Tree:
     return CHUNKS.parse([words])[0]
 
 
-def sometimes_bad(words: Sequence[str]) -> Any:
-    if len(words) % 3 == 0:
-        return None
-    return Tree("S", [*words, "more"]) if len(words) % 3 == 1 else chunk_tree(words)
-
-
 def span_segmenter(parse: Callable[[Sequence[str]], Any] = chunk_tree, **settings: Any) -> SpanSegmenter:
     return SpanSegmenter(tokenizer=byte_tokenizer(), parser=FunctionParser(parse), **settings)
 
@@ -53,9 +49,8 @@ SEGMENTERS: dict[str, Callable[[], Segmenter]] = {
     "chunks": span_segmenter,
     "right": functools.partial(span_segmenter, right_branching, max_words=1),
     "left": functools.partial(span_segmenter, left_branching, max_words=2, max_units=5, max_coalitions=20),
-    "bad": functools.partial(span_segmenter, sometimes_bad),
 }
-LIMITS = {name: (12, 256) for name in ("chunks", "right", "bad")}
+LIMITS = {name: (12, 256) for name in ("chunks", "right")}
 LIMITS |= {"sentence": (12, 108), "two sentences": (2, 4), "left": (5, 20)}
 
 RESPONSES = st.lists(
@@ -129,7 +124,6 @@ def test_sentences_are_players_by_hand() -> None:
     pieces, units = segment(SEGMENTERS["sentence"](), "Dr. No left. He won!\n\nDid he? Not yet; 3.5 km and")
     assert pieces == ["Dr. No left.", "He won!", "Did he?", "Not yet; 3.5 km and"]
     assert units.hierarchies[0].tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert units.diagnostics == {}
 
 
 def test_a_hundred_sentences_share_units() -> None:
@@ -153,7 +147,6 @@ def test_constituents_are_players_by_hand() -> None:
     assert pieces == ["I love this movie because", "the acting", "was really superb.", "Watch it", "(now)!"]
     # First sentence (0 (1 2)), second (3 4).
     assert units.hierarchies[0].tolist() == [[1, 2], [0, 5], [3, 4], [6, 7]]
-    assert units.diagnostics == {"scar/parse_fallback_frac": 0.0}
 
 
 def test_all_sentences_of_a_batch_are_one_call() -> None:
@@ -166,19 +159,45 @@ def test_all_sentences_of_a_batch_are_one_call() -> None:
     assert units.count.tolist() == [2, 0, 1, 1]
 
 
-@pytest.mark.parametrize("bad", [None, Tree("S", ["one"])])
-def test_the_share_of_sentences_without_a_tree_is_told(bad: Any) -> None:
-    segmenter = span_segmenter(lambda words: bad if len(words) == 6 else Tree.fromstring(FILM_TREES[len(words)]))
-    pieces, units = segment(segmenter, FILM)
-    assert units.diagnostics == {"scar/parse_fallback_frac": 0.5}
-    assert pieces == ["I love this movie because", "the acting", "was really superb.", "Watch it", "(now)!"]
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        (lambda words: None, "no tree"),
+        (lambda words: Tree("S", ["one"]), "a tree of 1 words for 6"),
+        (lambda words: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_sentence_without_a_tree_ends_in_one_line(bad: Any, problem: str) -> None:
+    segmenter = span_segmenter(lambda words: bad(words) if len(words) == 6 else Tree.fromstring(FILM_TREES[len(words)]))
+    with pytest.raises(ValueError, match="cannot parse") as caught:
+        segment(segmenter, FILM)
+    parser = "parser=function cannot parse"
+    assert str(caught.value) == (
+        f'{parser} "Watch it ( now ) !" ({problem}); choose another parser (parser=chunk takes any text)'
+    )
 
 
-def test_a_batch_without_sentences_has_no_fallbacks() -> None:
+def test_another_number_of_trees_ends_in_one_line() -> None:
+    parser = SimpleNamespace(name="lazy", parse=lambda sentences: [])
+    with pytest.raises(
+        ValueError, match=r'parser=lazy cannot parse "a b \.\.\. \(2 sentences\)" \(0 trees for 2 sentences\)'
+    ):
+        parse_in_time(parser, [["a", "b"], ["c"]], timeout_seconds=60)
+
+
+def test_a_parser_that_hangs_ends_in_one_line() -> None:
+    release = threading.Event()
+    parser = SimpleNamespace(name="slow", parse=lambda sentences: release.wait(60))
+    with pytest.raises(
+        TimeoutError, match=r'slow took more than 0\.05 s for 2 sentences, the longest of them "a b"; raise seg'
+    ):
+        parse_in_time(parser, [["c"], ["a", "b"]], timeout_seconds=0.05)
+    release.set()  # lets the thread end
+
+
+def test_a_batch_without_sentences_asks_no_parser() -> None:
     rollout = rollout_of([[], encode("  \n")], [True, False])
-    units = span_segmenter(lambda words: None).segment(rollout)
-    assert units.diagnostics == {"scar/parse_fallback_frac": 0.0}
-    assert units.count.tolist() == [0, 1]
+    assert span_segmenter(lambda words: 1 / 0).segment(rollout).count.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("branching", [right_branching, left_branching])

@@ -168,11 +168,8 @@ def blocks(hierarchy: np.ndarray) -> list[frozenset[int]]:
 
 
 def test_empty_units_are_merged_by_hand() -> None:
-    units = replace(
-        hand_units(
-            [[1, 2, 1, 1], [2, 1], [1], []], 6, [hierarchy_of([0, [1, [2, 3]]]), *map(balanced_hierarchy, (2, 1, 0))]
-        ),
-        diagnostics={"scar/parse_fallback_frac": 0.5},
+    units = hand_units(
+        [[1, 2, 1, 1], [2, 1], [1], []], 6, [hierarchy_of([0, [1, [2, 3]]]), *map(balanced_hierarchy, (2, 1, 0))]
     )
     occupied = torch.tensor([[False, True, False, True], [False, True, True, True], [False] * 4, [True] * 4])
     merged = merge_empty_units(units, occupied)
@@ -181,7 +178,6 @@ def test_empty_units_are_merged_by_hand() -> None:
     assert merged.count.tolist() == [2, 1, 1, 0]
     assert merged.end_step.tolist() == [[3, 4], [2, -1], [0, -1], [-1, -1]]
     assert [h.tolist() for h in merged.hierarchies] == [[[0, 1]], [], [], []]
-    assert merged.diagnostics == units.diagnostics
     assert occupied.tolist()[2] == [False] * 4  # the arguments stay as they were
     assert units.count.tolist() == [4, 2, 1, 0]
 
