@@ -147,7 +147,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters on a frozen model (Hu et al. 2021): scale `alpha` / `rank`; no dropout (paper note 24)."""
+    """Low-rank adapters on a frozen model (Hu et al. 2021): scale `alpha` / `rank`; no dropout (docs/decisions.md#dropout)."""
 
     rank: int
     alpha: int

@@ -167,7 +167,7 @@ class Scores:
 
     @property
     def credited(self) -> Tensor:
-        """f32[B]: what credit explains: the raw score, 0 where a rule replaced it (paper note 27)."""
+        """f32[B]: what credit explains: the raw score, 0 where a rule replaced it (docs/decisions.md#missing-eos)."""
         return self.raw.masked_fill(self.replaced, 0.0)
 
 

@@ -329,7 +329,8 @@ def owen_contexts(hierarchy: np.ndarray) -> list[list[frozenset[int]]]:
 
 
 def closed_form_owen(hierarchy: np.ndarray, game: Worth) -> np.ndarray:
-    """phi_i = 2^-d_i * sum over the choices C of i's path-sibling blocks of v(C + i) - v(C)   (paper note 6)."""
+    """phi_i = 2^-d_i * sum over the choices C of i's path-sibling blocks of v(C + i) - v(C)
+    (docs/decisions.md#the-shap-package)."""
     return np.array(
         [
             sum(game(context | {leaf}) - game(context) for context in contexts) / len(contexts)

@@ -334,7 +334,7 @@ class Parts:
         return LoadConfig() if node is None else build_settings(LoadConfig, node, "models.policy.load")
 
     def _build_value(self, hidden_size: int) -> dict[str, Any]:
-        """The value function: a head on the policy's trunk, or a copy of the reward model (paper note 23)."""
+        """The value function: a head on the policy's trunk, or a copy of the reward model (docs/decisions.md#value-function)."""
         if self._cfg.ppo.value_net == "shared":
             head = new_value_head(hidden_size, generator(self._cfg.seed, "value_head")).to(self._device)
             return {"value_head": head}

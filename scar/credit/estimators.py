@@ -16,7 +16,8 @@ from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, c
 from scar.types import CoalitionPlan, UnitValues
 
 EXACT_UNITS = 4
-"""Up to so many units Shapley values are exact at the cost of Owen values (16 coalitions against 12; paper note 5)."""
+"""Up to so many units Shapley values are exact at the cost of Owen values (16 coalitions against 12;
+docs/decisions.md#exact-values)."""
 
 
 @lru_cache(maxsize=64)

@@ -101,7 +101,9 @@ class BatchGame:
                 asked[number] = np.flatnonzero(~masks.all(1))
                 groups.setdefault(response.prompt_ids.tobytes(), []).append(number)
         values = [
-            None if masks is None else np.full(len(masks), response.raw)  # v(all): paper note 8
+            None
+            if masks is None
+            else np.full(len(masks), response.raw)  # v(all): docs/decisions.md#eos-and-the-whole-score
             for masks, response in zip(coalitions, self._responses, strict=True)
         ]
         merged = [self._merge(numbers, coalitions, asked) for numbers in groups.values()]

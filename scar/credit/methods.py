@@ -1,6 +1,7 @@
 """The credit methods: how each splits a response's raw score over its tokens. Every row of credit sums to the score.
 
-Sparse, uniform, ABC and SCAR are the paper's (paper notes 12-14); prefix difference is ours, a cheap baseline for causal
+Sparse, uniform, ABC and SCAR are the paper's (docs/decisions.md#alpha-of-other-methods, docs/decisions.md#last-token,
+docs/decisions.md#attention-credit); prefix difference is ours, a cheap baseline for causal
 reward models. EOS carries no dense credit but in uniform (an equal share, as in ABC's code) and, where the reward model
 reads it, in prefix.
 """
@@ -86,8 +87,8 @@ class AttentionMethod:
     """ABC (Chan et al. 2024): the score in proportion to the reward model's last-layer attention, mean over heads.
 
     Row: the position at which the score is read. Columns: response tokens without EOS, normalised to sum 1; a row that
-    sums to 0 becomes uniform (paper note 14). Where the reward model has other tokens, the weight of each is spread over
-    the policy's tokens by the characters that they share (paper note 28).
+    sums to 0 becomes uniform (docs/decisions.md#attention-credit). Where the reward model has other tokens, the weight of
+    each is spread over the policy's tokens by the characters that they share (docs/decisions.md#two-tokenizers).
     """
 
     name = "abc"
@@ -141,7 +142,8 @@ class PrefixDifferenceMethod:
 class ScarMethod:
     """SCAR: Shapley or Owen values of the units, each at its unit's last token (Eqs. 3-5).
 
-    `empty` says what becomes of v(empty), which the paper sets to 0 though it is measured (paper note 2): "uniform"
+    `empty` says what becomes of v(empty), which the paper sets to 0 though it is measured
+    (docs/decisions.md#empty-coalition): "uniform"
     adds v(empty)/N to each unit (the Shapley answer to v(empty) = 0), "zero" puts 0 into the estimator itself,
     "terminal" gives it to the last token.
     """
@@ -186,7 +188,8 @@ class ScarMethod:
 
 
 def readable_units(units: Units, inputs: RewardInputs) -> Units:
-    """Units of which the reward model reads something: a token of its own may span several units (paper note 28)."""
+    """Units of which the reward model reads something: a token of its own may span several units
+    (docs/decisions.md#two-tokenizers)."""
     if inputs.overlap is None:
         return units
     occupied = torch.zeros(units.end_step.shape, dtype=torch.bool)

@@ -28,7 +28,8 @@ def exact_plan(count: int) -> CoalitionPlan:
 
 
 def owen_plan(hierarchy: np.ndarray) -> CoalitionPlan:
-    """Owen values over a binary hierarchy, the numbers of shap's PartitionExplainer with unlimited budget (paper note 6).
+    """Owen values over a binary hierarchy, the numbers of shap's PartitionExplainer with unlimited budget
+    (docs/decisions.md#the-shap-package).
 
     phi_i = 2^(-d) * sum over the 2^d on/off choices C of i's path-sibling blocks of v(C + i) - v(C), d the depth of i.
     No coalition occurs twice. Args: `hierarchy` int64[n-1,2], n >= 2 (see scar.types.Units). ValueError if it is no tree.

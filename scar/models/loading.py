@@ -92,7 +92,7 @@ def reward_model_on(folder: str | Path, *, dropout: float, seed: int, revision: 
 
 
 def no_dropout(model: Any) -> Any:
-    """Set every dropout to 0 (paper note 24)."""
+    """Set every dropout to 0 (docs/decisions.md#dropout)."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -142,7 +142,7 @@ def load_reward_sequence_model(
 
 
 def space_token(tokenizer: Any) -> int:
-    """The id that stands for an absent unit: the last id of a single encoded space (paper note 1)."""
+    """The id that stands for an absent unit: the last id of a single encoded space (docs/decisions.md#absent-units)."""
     encoded = tokenizer.encode(" ", add_special_tokens=False)
     if not encoded:
         raise ValueError(

@@ -1,7 +1,8 @@
 """The policy: a causal language model seen as the very distribution that it is sampled from.
 
 Temperature and EOS suppression are part of the policy, so sampling, old, new and reference log-probabilities all use
-the same distribution (paper note 10). The value head sits on the policy's trunk, or on a trunk of its own (paper note 23).
+the same distribution (docs/decisions.md#temperature). The value head sits on the policy's trunk, or on a trunk of its own
+(docs/decisions.md#value-function).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class CausalPolicy(nn.Module):
         self.compute = compute
         self.adapted = True
         self.recompute = recompute
-        self.eval()  # dropout stays off in rollout and update alike (paper note 24)
+        self.eval()  # dropout stays off in rollout and update alike (docs/decisions.md#dropout)
         if recompute:
             for trunk in self._trunks():
                 prepare_recomputing(trunk)
@@ -188,7 +189,7 @@ def _hidden(trunk: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def new_value_head(hidden_size: int, generator: torch.Generator) -> nn.Linear:
-    """Linear(hidden, 1) with torch's default uniform initialisation, drawn from `generator` (paper note 23)."""
+    """Linear(hidden, 1) with torch's default uniform initialisation, drawn from `generator` (docs/decisions.md#value-function)."""
     head = nn.utils.skip_init(nn.Linear, hidden_size, 1)  # plain nn.Linear would draw from the global generator
     bound = hidden_size**-0.5
     with torch.no_grad():

@@ -87,7 +87,7 @@ def adapters_off(model: Any) -> Iterator[None]:
 def recomputing(*trunks: nn.Module) -> Iterator[None]:
     """Context: layers called inside keep their input alone for the backward pass and are computed again there.
 
-    transformers does that in training mode only, which here would bring nothing else: dropout is 0 (paper note 24).
+    transformers does that in training mode only, which here would bring nothing else: dropout is 0 (docs/decisions.md#dropout).
     """
     layers = [m for trunk in trunks for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:

@@ -2,7 +2,8 @@
 
 Where both models have one tokenizer the ids are passed on as sampled (decoding and encoding again is not the identity).
 Where they differ, the response's text is tokenised once and every token is mapped to the policy's tokens by the
-characters that they share (paper note 28). The response is always tokenised apart from the prompt, so that no token
+characters that they share (docs/decisions.md#two-tokenizers). The response is always tokenised apart from the prompt, so that
+no token
 spans the border between what is never absent and what may be.
 """
 

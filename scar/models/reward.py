@@ -2,7 +2,7 @@
 
 A row is ids plus a mask; a False column is not there at all (its neighbours' positions close up), so padding on either
 side and deleted units need no special case. With two labels the score is logit[1] - logit[0], the log-odds of
-"positive" (paper note 15); with one label it is the logit itself.
+"positive" (docs/decisions.md#imdb-score); with one label it is the logit itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from scar.models.policy import positions
 
 SCORE_OFFSET = "score_offset"
-"""Key of a model's config: what is taken off every score (tldr: the mean score of the train references, paper note 29)."""
+"""Key of a model's config: what is taken off every score (tldr: the mean score of the train references,
+docs/decisions.md#tldr-score)."""
 
 
 class SequenceRewardModel(nn.Module):

@@ -1,4 +1,5 @@
-"""Generalised advantage estimation (Schulman et al. 2016), whitened once over the whole rollout batch (paper note 20)."""
+"""Generalised advantage estimation (Schulman et al. 2016), whitened once over the whole rollout batch
+(docs/decisions.md#advantages)."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_var(x: Tensor, mask: Tensor) -> Tensor:
-    """Biased (population) variance of `x` where `mask` is True (paper note 20)."""
+    """Biased (population) variance of `x` where `mask` is True (docs/decisions.md#advantages)."""
     return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
 
 

@@ -1,4 +1,4 @@
-"""Mean test-set score of a policy, with the texts that it was given for (paper note 26)."""
+"""Mean test-set score of a policy, with the texts that it was given for (docs/decisions.md#evaluation)."""
 
 from __future__ import annotations
 

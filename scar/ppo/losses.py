@@ -1,4 +1,4 @@
-"""The clipped losses of PPO, token by token; the caller takes the mean (paper note 21)."""
+"""The clipped losses of PPO, token by token; the caller takes the mean (docs/decisions.md#losses)."""
 
 from __future__ import annotations
 

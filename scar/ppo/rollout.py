@@ -35,7 +35,7 @@ class Sampler:
     @torch.no_grad()
     def sample(self, prompts: PromptBatch, *, generator: torch.Generator) -> Rollout:
         """One response a prompt. Old log-probabilities come from one fresh forward pass over the whole response, the
-        same computation as in the update, so that the first PPO ratio is 1 (paper note 10)."""
+        same computation as in the update, so that the first PPO ratio is 1 (docs/decisions.md#temperature)."""
         response_ids, response_mask, finished = self._generate(prompts, generator)
         logprobs, values = self._evaluate(self._policy, prompts, response_ids, response_mask)
         ref_logprobs, _ = self._evaluate(self._reference, prompts, response_ids, response_mask)
@@ -75,7 +75,7 @@ class Sampler:
         return torch.stack(tokens, 1), torch.stack(masks, 1), finished
 
     def _length_limits(self, batch: int, generator: torch.Generator) -> Tensor:
-        """i64[B]: the largest length of each response (paper note 9)."""
+        """i64[B]: the largest length of each response (docs/decisions.md#response-length)."""
         low, high = self._generation.min_new_tokens, self._generation.max_new_tokens
         if not self._generation.sample_length:
             low = high
@@ -86,7 +86,7 @@ class Sampler:
 
 
 class ResponseScoring:
-    """Scores rollouts: raw r_phi(x, y), and the task's rule for responses without EOS (paper note 27)."""
+    """Scores rollouts: raw r_phi(x, y), and the task's rule for responses without EOS (docs/decisions.md#missing-eos)."""
 
     def __init__(self, reward_model: RewardModel, reader: RewardReader, config: ScoringConfig) -> None:
         self._reward_model = reward_model

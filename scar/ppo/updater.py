@@ -66,7 +66,7 @@ class PPOUpdater:
         stats = {name: value / float(tokens) for name, value in self.learner.add_up(totals).items()}
         limit = self._config.max_mean_ratio
         guard_hit = limit is not None and not stats["ratio_mean"] <= limit  # so that nan is caught too
-        # A policy far from its rollout would only be driven further away (paper note 22).
+        # A policy far from its rollout would only be driven further away (docs/decisions.md#ratio-guard).
         norm = self.learner.step(skip=guard_hit)
         self.optimizer_steps += not guard_hit
         return stats | {"grad_norm": norm, "skipped": float(guard_hit)}
@@ -98,7 +98,7 @@ class PPOUpdater:
         return loss, sums
 
 
-# The KL coefficient: fixed, or nudged towards a target (Ziegler et al. 2019, section 2.2; paper note 19).
+# The KL coefficient: fixed, or nudged towards a target (Ziegler et al. 2019, section 2.2; docs/decisions.md#ppo-defaults).
 
 
 class KLController:

@@ -71,7 +71,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
 def curves_frame(records: Iterable[RunRecord], *, smoothing: int = SMOOTHING) -> pd.DataFrame:
     """One row per run and update: `task`, `method`, `segmentation`, `seed`, `update` (from 1), `reward` (mean raw reward of
     the training batch) and its trailing mean `smooth_reward`, `sqrt_kl` (square root of the trailing mean of the batch's KL,
-    a mean below 0 counting as 0; docs/paper_notes.md, note 36), `device_seconds` and `device_hours` of training so far.
+    a mean below 0 counting as 0; docs/decisions.md#figure-3), `device_seconds` and `device_hours` of training so far.
 
     Raises ValueError for a window below 1, and naming the record as `runs_frame` does.
     """

@@ -19,7 +19,7 @@ Nested: TypeAlias = "int | Sequence[Nested]"
 def hierarchy_of(tree: Nested) -> np.ndarray:
     """int64[n-1,2]: the rows of a tree, n-ary nodes binarised by mid-split; children come before parents.
 
-    Mid-split and not right-branching: a chain of k units costs 2^k coalitions (paper note 3).
+    Mid-split and not right-branching: a chain of k units costs 2^k coalitions (docs/decisions.md#cost-of-owen-values).
     """
     leaf_count = _count_leaves(tree)
     if leaf_count < 2:
@@ -102,13 +102,15 @@ def node_depths(hierarchy: np.ndarray) -> np.ndarray:
 
 
 def coalition_count(hierarchy: np.ndarray) -> int:
-    """How many coalitions `owen_plan` evaluates: 2 + sum over inner nodes of 2 * 2^depth, root depth 0 (paper note 3)."""
+    """How many coalitions `owen_plan` evaluates: 2 + sum over inner nodes of 2 * 2^depth, root depth 0
+    (docs/decisions.md#cost-of-owen-values)."""
     count = check_hierarchy(hierarchy)
     return 2 + sum(2 * 2**depth for depth in node_depths(hierarchy)[count:].tolist())
 
 
 def empty_share(hierarchy: np.ndarray) -> np.ndarray:
-    """f64[n], sum 1: what an Owen value would gain of v(empty) if that were 0, 2^-depth of each unit (paper note 2)."""
+    """f64[n], sum 1: what an Owen value would gain of v(empty) if that were 0, 2^-depth of each unit
+    (docs/decisions.md#empty-coalition)."""
     return 0.5 ** node_depths(hierarchy)[: len(hierarchy) + 1].astype(np.float64)
 
 
@@ -121,7 +123,8 @@ class Coarsening:
 
 
 def coarsen(hierarchy: np.ndarray, max_coalitions: int) -> Coarsening:
-    """Merge sibling leaves into one player, the deepest (so dearest) pair first, until the count fits (paper note 3).
+    """Merge sibling leaves into one player, the deepest (so dearest) pair first, until the count fits
+    (docs/decisions.md#cost-of-owen-values).
 
     Among pairs of one depth the earlier row goes first. ValueError if not even two players fit.
     """

@@ -17,7 +17,8 @@ SENTENCE_ENDS = tuple(".?!\n")
 
 
 def token_tree(pieces: Sequence[str]) -> Nested:
-    """The tree over single tokens: word pieces in words, words in clauses, clauses in sentences (paper note 4).
+    """The tree over single tokens: word pieces in words, words in clauses, clauses in sentences
+    (docs/decisions.md#hierarchy-over-tokens).
 
     `pieces` are the decoded tokens. A word starts at a piece that begins with white space or punctuation or follows a
     piece that ends so; a clause ends after `, ; : . ? !` or a newline, a sentence after `. ? !` or a newline (and the

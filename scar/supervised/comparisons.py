@@ -81,7 +81,7 @@ class ComparisonModels(LocalModels):
         return report | self._accuracy(model, tokenizer)
 
     def _center(self, model: Any, tokenizer: Any) -> dict[str, Any]:
-        """Stores the mean score of the train demonstrations, which is taken off every score (paper note 29)."""
+        """Stores the mean score of the train demonstrations, which is taken off every score (docs/decisions.md#tldr-score)."""
         groups = self._groups(self._rows(self.task.source.demonstrations("train")), ("response",), tokenizer)
         scores = score_groups(model, groups, pad_id=tokenizer.pad_token_id, groups_a_batch=16)
         offset = float(scores.double().mean())

@@ -282,7 +282,7 @@ class SummaryModels(PreferenceModels):
         return [[*ids[: longest - 1], eos] for ids in responses]
 
     def after_training(self, model: Any, tokenizer: Any) -> dict[str, Any]:
-        """Stores the mean score of the train summaries, which is taken off every score (paper note 29)."""
+        """Stores the mean score of the train summaries, which is taken off every score (docs/decisions.md#tldr-score)."""
         rows = self.rows("train")
         rows = rows[rows["sft"]].reset_index(drop=True)
         prompts = self.reward_prompt_ids(rows, tokenizer)

@@ -24,7 +24,7 @@ def left_pad(rows: Sequence[Sequence[int]], *, pad_id: int) -> tuple[torch.Tenso
 
 
 def _opening(tokenizer: Any) -> list[int]:
-    """The BOS that some tokenizers (Llama's) put before every text, or nothing (paper note 42)."""
+    """The BOS that some tokenizers (Llama's) put before every text, or nothing (docs/decisions.md#bos)."""
     bos = getattr(tokenizer, "bos_token_id", None)
     return [bos] if bos is not None and tokenizer.encode("x", add_special_tokens=True)[0] == bos else []
 

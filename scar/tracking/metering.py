@@ -1,6 +1,6 @@
 """Device time by stage. On a GPU: wall seconds (after synchronising) times devices. On a CPU: the process's CPU seconds
 over all its threads, which neighbours on the machine do not inflate; it is reported as CPU-hours, never GPU-hours.
-Evaluation and saving are not metered (paper note 17).
+Evaluation and saving are not metered (docs/decisions.md#gpu-hours).
 """
 
 from __future__ import annotations

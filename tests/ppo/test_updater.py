@@ -266,7 +266,7 @@ def test_first_ratio_error_does_not_cancel_over_tokens() -> None:
     ratios = torch.tensor([[1.1, 0.9]])
     rollout = with_own_logprobs(policy, make_rollout([2]), log_ratio=ratios.log())
     stats, _ = run_update(policy, rollout, Advantages(torch.zeros(1, 2), rollout.values))
-    # Mean of |ratio - 1| is .1 (paper note 10); the mean ratio is 1 and would hide it.
+    # Mean of |ratio - 1| is .1 (docs/decisions.md#temperature); the mean ratio is 1 and would hide it.
     assert stats["first_ratio_error"] == pytest.approx(0.1, rel=1e-3)
 
 
