@@ -65,7 +65,7 @@ class Estimate:
 
     @property
     def hours(self) -> float:
-        """Of training, as records count device-hours (docs/paper_notes.md#notes)."""
+        """Of training, as records count device-hours (docs/decisions.md#gpu-hours)."""
         return self.update_seconds * self.run.ppo.updates / 3600
 
     def tflop(self, *names: str) -> float:

@@ -13,7 +13,7 @@ from scar.commands.build import plain
 from scar.config import LoadConfig
 from scar.planning.devices import DEVICES
 from scar.planning.estimate import Planner
-from scar.planning.models import Models, count, fake_models, held_bytes, largest_layer_bytes, policy_shape, reward_shape
+from scar.planning.models import Models, count, fake_models, held_bytes, policy_shape, reward_shape
 from scar.planning.tracing import fake_tensors, real_tensors
 from tests.planning.tiny import GPT2, LLAMA, held, models, tiny_run
 from tests.smoke_scale import composed
@@ -130,9 +130,3 @@ def test_adapters_leave_no_second_copy_and_little_to_train() -> None:
     held = found.stages[0].held
     assert held["reference"] == 0
     assert held["optimizer"] == 8 * (adapters + 65)
-
-
-def test_the_largest_layer_is_counted_without_those_in_it() -> None:
-    narrow = torch.nn.Linear(20, 11, dtype=torch.bfloat16)  # more numbers in fewer bytes
-    layers = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.Sequential(narrow))
-    assert largest_layer_bytes(layers) == 4 * (200 + 20)
