@@ -112,8 +112,8 @@ reproduce-table1: models  ## Table 1 and Figure 2: run what is missing, then wri
 
 CREDIT = $(BIN)/python experiments/credit.py $(COMMON)
 reproduce-fig1: models-imdb  ## Figure 1: the paper's example word by word, and where credit goes in 256 responses (imdb)
-	@$(CREDIT) task=imdb source=text
-	@$(CREDIT) task=imdb source=sft
+	@$(CREDIT) task=imdb source=text "methods=[$(METHODS)]"
+	@$(CREDIT) task=imdb source=sft "methods=[$(METHODS)]"
 	@$(REPORT) figure1
 	@$(REPORT) credit
 

@@ -67,13 +67,13 @@ def test_a_method_of_ones_own_takes_a_class_and_a_yaml(
     smoke: SmokeScale, records: dict[str, RunRecord], tmp_path: Path
 ) -> None:
     """It runs, and stands beside the others in Table 1; a line in scar/report/style.py would give it a name and a colour."""
-    yaml = tmp_path / "shaping" / "halves.yaml"
+    yaml = tmp_path / "shaping" / "first.yaml"
     yaml.parent.mkdir()
-    yaml.write_text("name: halves\nalpha: 0.5\nmethod:\n  _target_: tests.own_method.HalvesMethod\n")
-    record = smoke.run(TWO_UPDATES, "shaping=halves", f"hydra.searchpath=[file://{tmp_path}]")
-    assert (record.manifest["method"], record.manifest["alpha"]) == ("halves", 0.5)
-    table = table1_markdown(select_cells([record, records["sparse"]], methods=["sparse", "halves"]))
-    assert "Halves (not in the paper)" in table
+    yaml.write_text("name: first\nalpha: 0.5\nmethod:\n  _target_: tests.own_method.FirstMethod\n")
+    record = smoke.run(TWO_UPDATES, "shaping=first", f"hydra.searchpath=[file://{tmp_path}]")
+    assert (record.manifest["method"], record.manifest["alpha"]) == ("first", 0.5)
+    table = table1_markdown(select_cells([record, records["sparse"]], methods=["sparse", "first"]))
+    assert "First (not in the paper)" in table
 
 
 @pytest.mark.parametrize("method", list(METHODS))
