@@ -83,8 +83,10 @@ def group_scores(model: Any, groups: Sequence[Group], *, pad_id: int) -> Tensor:
 
 def _sides(scores: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
     """f32[pairs] twice: the better and the worse score of every pair."""
-    parts = scores.split([len(group.responses) for group in groups])
-    return torch.cat([part[:1].expand(len(part) - 1) for part in parts]), torch.cat([part[1:] for part in parts])
+    by_group = scores.split([len(group.responses) for group in groups])
+    return torch.cat([values[:1].expand(len(values) - 1) for values in by_group]), torch.cat(
+        [values[1:] for values in by_group]
+    )
 
 
 def margins(scores: Tensor, groups: Sequence[Group]) -> Tensor:
@@ -132,8 +134,8 @@ def train_pairwise(
     def loss_of(chosen: list[int]) -> Tensor:
         groups = draw(chosen)
         prompts, responses = group_states(model, groups, pad_id=pad_id)
-        found = pair_loss(model.score(responses).squeeze(-1), groups, center=loss.center)
-        return found + loss.label * label_loss(reader, prompts, responses, groups) if loss.label else found
+        pairs_loss = pair_loss(model.score(responses).squeeze(-1), groups, center=loss.center)
+        return pairs_loss + loss.label * label_loss(reader, prompts, responses, groups) if loss.label else pairs_loss
 
     learned = nn.ModuleList([model, reader]) if loss.label else model
     fit(learned, loss_of, count, config=config, generator=generator, progress=progress)
@@ -186,21 +188,19 @@ class GroupDrawer:
     def _worse(self, row: int) -> list[tuple[str, str]]:
         kinds, per_row = self.settings["kinds"], self.settings["pairs_a_row"]
         own = self.texts[row].strip()
-        found = row_pairs(row, own, self.distractors, kinds, per_row=per_row, generator=self.draws)
-        return [(" " + worse, kind) for worse, kind in found]
+        pairs = row_pairs(row, own, self.distractors, kinds, per_row=per_row, generator=self.draws)
+        return [(" " + worse, kind) for worse, kind in pairs]
 
     def _group(self, row: int, kinds: list[str | None], responses: list[list[int]]) -> Group:
         fraction = self._fraction()
         better, *worse = self.finish(responses, self.tokenizer, self.draws)
         # A cut may leave nothing of the difference.
-        told_apart = [
+        kept = [
             (better, None),
             *((ids, kind) for ids, kind in zip(worse, kinds[1:], strict=True) if ids != better),
         ]
-        labels = (
-            [] if self.label_of is None else [self.label_of(row, kind) for kind in (None, *(k for _, k in told_apart))]
-        )
-        return Group(self.prompts[row], [self._blank(ids, fraction) for ids, _ in told_apart], labels)
+        labels = [] if self.label_of is None else [self.label_of(row, kind) for kind in (None, *(k for _, k in kept))]
+        return Group(self.prompts[row], [self._blank(ids, fraction) for ids, _ in kept], labels)
 
     def _fraction(self) -> float:
         if self.fraction is not None:
@@ -239,8 +239,8 @@ def compare(model: Any, by_kind: Mapping[str, Sequence[Group]], *, name: str, pa
     for kind, groups in by_kind.items():
         if not groups:
             continue
-        found = margins(score_groups(model, groups, pad_id=pad_id), groups)
-        correct[kind] = (found > 0).cpu().numpy()
+        differences = margins(score_groups(model, groups, pad_id=pad_id), groups)
+        correct[kind] = (differences > 0).cpu().numpy()
         lengths += [(len(group.responses[0]), len(worse)) for group in groups for worse in group.responses[1:]]
     every = np.concatenate(list(correct.values()))
     better, worse = np.array(lengths).T

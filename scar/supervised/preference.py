@@ -84,11 +84,11 @@ class PreferenceModels(LocalModels):
     @cached_property
     def _rows(self) -> pd.DataFrame:
         rows, limit = self.all_rows(), self.settings["examples"]
-        return rows if limit is None else pd.concat([_some(part, limit) for _, part in rows.groupby("split")])
+        return rows if limit is None else pd.concat([_some(group, limit) for _, group in rows.groupby("split")])
 
     def rows(self, split: str) -> pd.DataFrame:
         """The rows that serve as one split."""
-        return self.part(lambda name: self._rows[self._rows["split"] == name], split).reset_index(drop=True)
+        return self.rows_of_split(lambda name: self._rows[self._rows["split"] == name], split).reset_index(drop=True)
 
     def corpus(self) -> list[str]:
         """Prompts and responses of the train rows, their heads only, and the texts beside them."""
@@ -239,10 +239,10 @@ class AnswerModels(PreferenceModels):
             length = min(longest["response_tokens"], len(better), len(worse))
             if length:
                 groups.append(Group(prompt[: longest["prompt_tokens"]], [better[:length], worse[:length]]))
-        found = compare(model, {"ranked": groups}, name="ranked_accuracy", pad_id=tokenizer.pad_token_id)
+        accuracy = compare(model, {"ranked": groups}, name="ranked_accuracy", pad_id=tokenizer.pad_token_id)
         return {
             "ranked_pairs": len(groups),
-            **{key: found[key] for key in ("ranked_accuracy", "ranked_accuracy_interval")},
+            **{key: accuracy[key] for key in ("ranked_accuracy", "ranked_accuracy_interval")},
         }
 
 

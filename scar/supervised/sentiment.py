@@ -35,7 +35,7 @@ class SentimentModels(LocalModels):
 
     def _heads(self, split: str, *, origin: str | None) -> Any:
         """Examples with texts cut to their heads: no model here reads further, and encoding whole reviews is slow."""
-        rows = self.part(lambda name: self.task.examples(name, origin=origin), split)
+        rows = self.rows_of_split(lambda name: self.task.examples(name, origin=origin), split)
         rows = rows.assign(text=rows["text"].str[: self.settings["tokenizer"]["head_characters"]])
         limit = self.settings["examples"]
         return rows if limit is None else rows.sample(n=min(limit, len(rows)), random_state=0)

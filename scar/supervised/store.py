@@ -149,7 +149,7 @@ class LocalModels(ABC):
         }
         return report | (self.samples(model, tokenizer) if kind == "policy" else {})
 
-    def part(self, rows_of: Callable[[str], pd.DataFrame], split: str) -> pd.DataFrame:
+    def rows_of_split(self, rows_of: Callable[[str], pd.DataFrame], split: str) -> pd.DataFrame:
         """The rows that serve as `split`, of `rows_of` the task's splits. For a gold model validation and test rows serve
         as "train"; for the others a fixed sample of the train rows does, as large as the split whose place it takes."""
         if not self.gold:

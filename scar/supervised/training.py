@@ -133,11 +133,11 @@ def _backward(loss_of: Callable[[list[int]], Tensor], chosen: list[int], config:
     """Gradients of the mean loss of the rows `chosen`, which is returned; every microbatch counts by its rows."""
     size, total = config.microbatch_size or len(chosen), 0.0
     for start in range(0, len(chosen), size):
-        part = chosen[start : start + size]
+        microbatch = chosen[start : start + size]
         with torch.autocast(device, torch.bfloat16, enabled=config.compute == "bfloat16"):
-            loss = loss_of(part)
-        (loss * (len(part) / len(chosen))).backward()
-        total += loss.item() * len(part) / len(chosen)
+            loss = loss_of(microbatch)
+        (loss * (len(microbatch) / len(chosen))).backward()
+        total += loss.item() * len(microbatch) / len(chosen)
     return total
 
 
