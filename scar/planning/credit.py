@@ -57,20 +57,20 @@ class PlannedScorer(FusedScorer):
             self._usual_bytes = None
         self.cost = Cost()
         self.rows = 0
-        self._prompt_bytes_held = 0.0
+        self._cached_prompt_bytes = 0.0
 
     def _prefill(self, prompt_ids: list[np.ndarray]) -> SharedPrompts:
         with fake_tensors():
             cost, prompts = trace(lambda: super(PlannedScorer, self)._prefill(prompt_ids))
         self.cost += cost
-        self._prompt_bytes_held = cost.kept_bytes
+        self._cached_prompt_bytes = cost.kept_bytes
         return prompts
 
     def _score_trie(self, trie: Trie, prompts: SharedPrompts | None) -> Tensor:
         with fake_tensors():
             cost, _ = trace(lambda: super(PlannedScorer, self)._score_trie(trie, prompts))
-        held = self._prompt_bytes_held if prompts is not None else 0.0
-        self.cost += replace(cost, peak_bytes=held + cost.peak_bytes)
+        prompt_bytes = self._cached_prompt_bytes if prompts is not None else 0.0
+        self.cost += replace(cost, peak_bytes=prompt_bytes + cost.peak_bytes)
         self.rows += len(trie.owner)
         return torch.zeros(len(trie.owner), dtype=torch.float64)
 

@@ -43,7 +43,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes. `parameters` of each model, `trained` of them; `coalitions` scored for a response; `stages` of an
+    """What a run takes. `parameters` of each model, `trained` of them; `coalitions` scored per response; `stages` of an
     update, in order, and that of the evaluation, which counts for memory only."""
 
     run: Run
@@ -75,7 +75,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Traced:
-    """A run with its models and what its stages cost, "evaluation" among them; `coalitions` scored for a response."""
+    """A run with its models and what its stages cost, "evaluation" among them; `coalitions` scored per response."""
 
     run: Run
     models: Models
@@ -189,10 +189,10 @@ class Planner:
     def _stage(self, traced: Traced, name: str, weights: dict[str, float]) -> Stage:
         run, cost, trained_bytes = traced.run, traced.costs[name], traced.trained_bytes
         learning = name in ("update", "optimizer")
-        held = weights | dict.fromkeys(away(run, name), 0.0) | {"optimizer": ADAM_NUMBERS * trained_bytes}
-        held |= {"gradients": trained_bytes if learning else 0.0, "activations": activation_bytes(traced, name)}
+        sizes = weights | dict.fromkeys(away(run, name), 0.0) | {"optimizer": ADAM_NUMBERS * trained_bytes}
+        sizes |= {"gradients": trained_bytes if learning else 0.0, "activations": activation_bytes(traced, name)}
         moving = 2 * self.device.transfer_seconds(brought_bytes(run, name, weights))
-        return Stage(name, cost, self.device.seconds(cost) + moving, held)
+        return Stage(name, cost, self.device.seconds(cost) + moving, sizes)
 
 
 def activation_bytes(traced: Traced, stage: str) -> float:
@@ -205,14 +205,14 @@ def activation_bytes(traced: Traced, stage: str) -> float:
 
 def _models(run: Run) -> Models:
     reward = run.models["reward"]
-    held = Held(
+    settings = Held(
         run.load,
         run.ppo.value_net,
         run.memory.gradient_checkpointing,
         reward.get("weights", "float32"),
         reward["rows_a_batch"],
     )
-    return fake_models(policy_shape(run.models), reward_shape(run.models), held)
+    return fake_models(policy_shape(run.models), reward_shape(run.models), settings)
 
 
 def _shared_costs(run: Run, models: Models) -> dict[str, Cost]:

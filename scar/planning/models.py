@@ -86,8 +86,8 @@ def _to_fake(model: Any) -> Any:
         return made[id(tensor)]
 
     for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            held.update({name: fake(t) for name, t in held.items() if t is not None and t.device.type == "meta"})
+        for tensors in (module._parameters, module._buffers):
+            tensors.update({name: fake(t) for name, t in tensors.items() if t is not None and t.device.type == "meta"})
     return model
 
 

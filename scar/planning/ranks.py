@@ -57,30 +57,35 @@ def rank_run(run: Run, gpus: int) -> Run:
     ppo, whole = run.ppo, run.ppo.minibatch_size
     if whole % gpus:
         raise ValueError(f"ppo.minibatch_size={whole} is not divisible by gpus={gpus}; set one of them")
-    part = whole // gpus
-    micro = min(ppo.microbatch_size, part)
-    if part % micro:
+    minibatch = whole // gpus
+    micro = min(ppo.microbatch_size, minibatch)
+    if minibatch % micro:
         raise ValueError(
-            f"ppo.microbatch_size={ppo.microbatch_size} does not divide the {part} rows of a minibatch that each of "
-            f"{gpus} GPUs takes, which cannot be planned; set it to a divisor of {part}"
+            f"ppo.microbatch_size={ppo.microbatch_size} does not divide the {minibatch} rows of a minibatch that each of "
+            f"{gpus} GPUs takes, which cannot be planned; set it to a divisor of {minibatch}"
         )
-    shared = replace(ppo, batch_size=ppo.batch_size // gpus, minibatch_size=part, microbatch_size=micro)
+    shared = replace(ppo, batch_size=ppo.batch_size // gpus, minibatch_size=minibatch, microbatch_size=micro)
     return replace(run, ppo=shared, evaluation_rows=math.ceil(run.evaluation_rows / gpus))
 
 
 def _sharded_step(estimate: Estimate, gpus: int) -> Estimate:
     """Adam works on a GPU's part of the parameters."""
 
-    def part(stage: Stage) -> Stage:
-        held = stage.held | {"activations": stage.held["activations"] / gpus}
-        return replace(stage, cost=stage.cost.times(1 / gpus), seconds=stage.seconds / gpus, held=held)
+    def share_of(stage: Stage) -> Stage:
+        sizes = stage.held | {"activations": stage.held["activations"] / gpus}
+        return replace(stage, cost=stage.cost.times(1 / gpus), seconds=stage.seconds / gpus, held=sizes)
 
-    return replace(estimate, stages=[part(stage) if stage.name == "optimizer" else stage for stage in estimate.stages])
+    return replace(
+        estimate, stages=[share_of(stage) if stage.name == "optimizer" else stage for stage in estimate.stages]
+    )
 
 
 def _zero(traced: Traced, estimate: Estimate, gpus: int, stage: int, frozen: bool, offload: dict[str, bool]) -> Zero:
     """The stage of the update, or the evaluation, in which a GPU holds most."""
-    moments = {held.name: _held(traced, held, gpus, stage, frozen) for held in (*estimate.stages, estimate.evaluation)}
+    moments = {
+        moment.name: _other_bytes(traced, moment, gpus, stage, frozen)
+        for moment in (*estimate.stages, estimate.evaluation)
+    }
     largest = max(moments, key=lambda name: sum(moments[name].values()))
     return Zero(stage, frozen, {"states": _states(traced, gpus, stage, offload)} | moments[largest], largest)
 
@@ -97,7 +102,7 @@ def _states(traced: Traced, gpus: int, stage: int, offload: dict[str, bool]) -> 
     return states + gradients + (wider / gpus if stage == 3 else wider)
 
 
-def _held(traced: Traced, moment: Stage, gpus: int, stage: int, frozen: bool) -> dict[str, float]:
+def _other_bytes(traced: Traced, moment: Stage, gpus: int, stage: int, frozen: bool) -> dict[str, float]:
     """Bytes of the rest: `frozen` weights, `buffers` of DeepSpeed and of whole weights that are gathered, and activations."""
     weights, trained = traced.weights, count(traced.trained)
     waiting = moment.held["reference"] + moment.held["reward"]

@@ -75,15 +75,15 @@ class Report:
 def render(report: Report) -> str:
     """Everything, at most WIDTH characters wide."""
     console = Console(file=io.StringIO(), width=WIDTH, highlight=False, emoji=False, markup=False)
-    for part in _parts(report):
-        if isinstance(part, Table):
-            console.print(part.title)  # the table itself would wrap it to its own width
-            part.title = None
-        console.print(part)
+    for item in _sections(report):
+        if isinstance(item, Table):
+            console.print(item.title)  # the table itself would wrap it to its own width
+            item.title = None
+        console.print(item)
     return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 
 
-def _parts(report: Report) -> Iterator[Table | str]:
+def _sections(report: Report) -> Iterator[Table | str]:
     device = report.request.device
     yield _names(report)
     if report.gpus > 1:
@@ -141,7 +141,7 @@ def _memory(report: Report) -> Table:
     table = _table(title, "task", "method", *PARTS, "peak", "stage", "fits")
     for planned in report.runs:
         stage = planned.estimate.largest
-        sizes = (*(stage.held[part] for part in PARTS), stage.peak_bytes)
+        sizes = (*(stage.held[name] for name in PARTS), stage.peak_bytes)
         run = planned.estimate.run
         table.add_row(run.task, _method(run), *map(_gigabytes, sizes), stage.name, _fits(stage.peak_bytes, device))
     return table
@@ -169,7 +169,7 @@ def _work(report: Report) -> Table:
 def _beside_the_paper(report: Report) -> Table:
     assert report.tokens is not None
     title = f"tldr, one run on one {report.request.device.name}, beside the paper's hours on one A100 80 GB (B.1)"
-    numbers = ("coalitions a response", "s of credit", "s an update", "hours", "times sparse", "the paper's hours")
+    numbers = ("coalitions per response", "s of credit", "s per update", "hours", "times sparse", "the paper's hours")
     table = _table(title, "method", *numbers)
     runs = [planned.estimate for planned in (*report.runs, report.tokens) if planned.estimate.run.task == "tldr"]
     sparse = next((estimate.hours for estimate in runs if estimate.run.method == "sparse"), None)
@@ -190,7 +190,7 @@ def _beside_the_paper(report: Report) -> Table:
 def _zero(report: Report) -> Table:
     device, gpus = report.request.device, report.gpus
     table = _table(
-        f"GB a GPU on {gpus} x {device.name} by part, in the stage that holds most (allowed: {device.usable_bytes / GB:.1f}); "
+        f"GB per GPU on {gpus} x {device.name} by part, in the stage that holds most (allowed: {device.usable_bytes / GB:.1f}); "
         "hours of one run",
         *("task", "method", "ZeRO", *ZERO_PARTS, "all", "stage", "fits", "hours", "GPU-hours"),
         text=("task", "method", "ZeRO", "stage"),
@@ -198,7 +198,7 @@ def _zero(report: Report) -> Table:
     for planned in (*report.runs, *([report.tokens] if report.tokens else [])):
         run, spent = planned.estimate.run, planned.estimate.hours
         for zero in planned.zero:
-            sizes = (*(zero.held[part] for part in ZERO_PARTS), zero.peak_bytes)
+            sizes = (*(zero.held[name] for name in ZERO_PARTS), zero.peak_bytes)
             first = (run.task, _method(run)) if zero is planned.zero[0] else ("", "")
             last = (zero.largest, _fits(zero.peak_bytes, device), hours(spent), hours(gpus * spent))
             table.add_row(*first, zero.label, *map(_gigabytes, sizes), *last)
@@ -284,7 +284,7 @@ def _assumptions(device: Device) -> Iterator[str]:
 
 ZERO_ASSUMPTIONS = """
 ZeRO: every batch is split over the GPUs. States are weights, gradients and optimizer of what is trained: DeepSpeed's own
-estimate for ZeRO 2 and 3 in 16-bit training, two bytes a weight added because these are float32; at ZeRO 1 whole gradients
+estimate for ZeRO 2 and 3 in 16-bit training, two bytes per weight added because these are float32; at ZeRO 1 whole gradients
 are added. Frozen are reference policy, reward model and untrained weights of the policy. Buffers are DeepSpeed's bucket of
 gradients and a copy of it; at ZeRO 3 also the policy, which is gathered to sample. Sharded frozen models are gathered to
 score coalitions. Parameters that ZeRO 3 fetches ahead (stage3_max_reuse_distance) and what loading takes are not counted.

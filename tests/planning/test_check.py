@@ -141,7 +141,7 @@ def test_on_several_gpus_every_run_has_a_row_a_stage(shared: Report) -> None:
     assert shared.all_fit
     text = render(shared)
     lines = text.splitlines()
-    assert "GB a GPU on 2 x A100 80 GB by part" in text
+    assert "GB per GPU on 2 x A100 80 GB by part" in text
     for label in (["imdb", "sparse"], ["imdb", "scar", "token"]):
         first = next(at for at, line in enumerate(lines) if line.split()[: len(label)] == label)
         assert lines[first].split()[len(label)] == "1"
