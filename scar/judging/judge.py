@@ -47,7 +47,7 @@ class Estimate:
 class ChatJudge:
     """Asks a chat model about every pair.
 
-    `price`: US dollars a million tokens, {input, output}; `output_tokens`: what an answer is expected to have, for the
+    `price`: US dollars per million tokens, {input, output}; `output_tokens`: what an answer is expected to have, for the
     estimate only. A service that is busy, slow or broken is asked again `max_retries` times with growing pauses (the openai
     client's: 0.5 s doubling to 8 s, or what the service asks for); an answer that cannot be read, `attempts` times in all.
     """
@@ -103,17 +103,17 @@ class ChatJudge:
 
         Raises ConnectionError when the service refuses, or gives up answering after all retries.
         """
-        found: dict[int, Answer] = {}
+        by_number: dict[int, Answer] = {}
         with self._client() as client, ThreadPoolExecutor(self._concurrency) as pool:
             pending = {pool.submit(self._ask, client, pair): number for number, pair in enumerate(pairs)}
             try:
                 for future in as_completed(pending):
-                    found[pending[future]] = future.result()
-                    advance(len(found), len(pairs))
+                    by_number[pending[future]] = future.result()
+                    advance(len(by_number), len(pairs))
             except BaseException:  # what has not begun is not paid for
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return [found[number] for number in range(len(pairs))]
+        return [by_number[number] for number in range(len(pairs))]
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
@@ -206,9 +206,9 @@ class RewardModelJudge:
         for start in range(0, len(pairs), self._rows):
             batch = pairs[start : start + self._rows]
             sides = [self._scorer([getattr(pair, side) for pair in batch]) for side in ("first", "second")]
-            for one, other in zip(*sides, strict=True):
-                choice = "C" if one == other else "A" if one > other else "B"
-                answers.append(Answer(choice, scores=(one, other)))
+            for first, second in zip(*sides, strict=True):
+                choice = "C" if first == second else "A" if first > second else "B"
+                answers.append(Answer(choice, scores=(first, second)))
             advance(len(answers), len(pairs))
         return answers
 

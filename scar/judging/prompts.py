@@ -76,14 +76,14 @@ def read_template(file: str | None) -> str:
 def fill(template: str, values: Mapping[str, str]) -> str:
     """`template` with each {name} replaced once; braces of the values stay as they are."""
     pattern = re.compile("|".join(re.escape(f"{{{name}}}") for name in values))
-    return pattern.sub(lambda found: values[found[0][1:-1]], template)
+    return pattern.sub(lambda match: values[match[0][1:-1]], template)
 
 
 def letter_of(text: str) -> str | None:
     """A, B or C from the last line that holds anything; None if it holds anything else ('**A**' and 'A.' are read)."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    found = re.fullmatch(r"""[*_'"`\[(\u2018\u201c]*([ABC])[*_'"`\])\u2019\u201d.]*""", lines[-1]) if lines else None
-    return found[1] if found else None
+    match = re.fullmatch(r"""[*_'"`\[(\u2018\u201c]*([ABC])[*_'"`\])\u2019\u201d.]*""", lines[-1]) if lines else None
+    return match[1] if match else None
 
 
 def preference_for_m(logprobs: Mapping[str, float]) -> float | None:
@@ -103,8 +103,8 @@ class Summaries:
 
     def messages(self, pair: Pair) -> list[dict[str, str]]:
         """The chat that asks about `pair`."""
-        parts = zip(PLACEHOLDERS, (pair.first["prompt"], pair.first["response"], pair.second["response"]), strict=True)
-        return [{"role": "user", "content": fill(self._template, {name: text.strip() for name, text in parts})}]
+        texts = zip(PLACEHOLDERS, (pair.first["prompt"], pair.first["response"], pair.second["response"]), strict=True)
+        return [{"role": "user", "content": fill(self._template, {name: text.strip() for name, text in texts})}]
 
     def read(self, text: str, logprobs: Mapping[str, float] | None) -> Answer:
         """What the judge chose."""
@@ -121,15 +121,15 @@ class Answers:
 
     def messages(self, pair: Pair) -> list[dict[str, str]]:
         """The chat that asks about `pair`; ValueError if its prompt is not of the task's form."""
-        found = self._instruction.fullmatch(pair.first["prompt"].strip())
-        if found is None:
+        match = self._instruction.fullmatch(pair.first["prompt"].strip())
+        if match is None:
             raise ValueError(
                 f"judge.questions.instruction={self._instruction.pattern!r} does not match the prompt "
                 f"{pair.first['prompt'][:80]!r}; it must match whole prompts, its group the instruction"
             )
-        values = {"instruction": found[1], "m": pair.first["response"], "M": pair.second["response"]}
-        asked = fill(ANSWERS, {name: text.strip() for name, text in values.items()})
-        return [{"role": "system", "content": ANSWERS_SYSTEM}, {"role": "user", "content": asked}]
+        values = {"instruction": match[1], "m": pair.first["response"], "M": pair.second["response"]}
+        question = fill(ANSWERS, {name: text.strip() for name, text in values.items()})
+        return [{"role": "system", "content": ANSWERS_SYSTEM}, {"role": "user", "content": question}]
 
     def read(self, text: str, logprobs: Mapping[str, float] | None) -> Answer:
         """The first is m: A above one half, B below, C at it; without probabilities the letter itself decides."""

@@ -1,7 +1,7 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, written so that a half-written one is never read.
 
 A checkpoint is a folder `update-000050` of `state.json` (counters, KL coefficient, device time, first evaluation, code) and
-the learner's safetensors (weights, optimizer; a file a process where they are sharded). It is written beside its place
+the learner's safetensors (weights, optimizer; one file per process where they are sharded). It is written beside its place
 and renamed when it is whole; then the one before is removed.
 """
 
@@ -92,10 +92,10 @@ class CheckpointKeeper:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the learner of a checkpoint. ValueError when it is damaged, or of other processes or settings of the engine."""
-        asked, made = self._engine.describe(), checkpoint.state["engine"]
-        if asked != made:
+        current, made = self._engine.describe(), checkpoint.state["engine"]
+        if current != made:
             raise ValueError(
-                f"{checkpoint.folder} was made with engine {made}, this is {asked}; go on with the same, or delete "
+                f"{checkpoint.folder} was made with engine {made}, this is {current}; go on with the same, or delete "
                 f"{checkpoint.folder.parents[1]} to start again"
             )
         try:
@@ -104,8 +104,8 @@ class CheckpointKeeper:
             raise damaged(checkpoint.folder, error) from error
 
     def _save(self, update: int) -> None:
-        place = self._folder / f"update-{update:06d}"
-        partial = place.with_name(place.name + ".tmp")
+        folder = self._folder / f"update-{update:06d}"
+        partial = folder.with_name(folder.name + ".tmp")
         if self._engine.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -115,16 +115,16 @@ class CheckpointKeeper:
             state = {"update": update, "engine": self._engine.describe(), "trainer": self._state()}
             self._engine.agreed(None)  # all have written
             if self._engine.is_main:
-                self._finish(partial, place, self._facts() | state)
+                self._finish(partial, folder, self._facts() | state)
         except (OSError, SafetensorError) as error:  # safetensors hides the OSError of a full disk
             shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(f"cannot write the checkpoint {place}: {error}") from error
+            raise OSError(f"cannot write the checkpoint {folder}: {error}") from error
 
-    def _finish(self, partial: Path, place: Path, state: dict[str, Any]) -> None:
+    def _finish(self, partial: Path, folder: Path, state: dict[str, Any]) -> None:
         write_json(partial / STATE, state)
-        finish_folder(partial, place)
+        finish_folder(partial, folder)
         for other in self._folder.glob("update-*"):
-            if other != place:
+            if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
 
 

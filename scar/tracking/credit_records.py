@@ -1,6 +1,6 @@
 """Credit records on disk: the credit of given texts under several methods, computed once, drawn without any model.
 
-A record is a folder with `manifest.json` (what was computed) and `credit.jsonl` (a row a response; `CreditRows` in
+A record is a folder with `manifest.json` (what was computed) and `credit.jsonl` (one row per response; `CreditRows` in
 scar/commands/credit.py says which keys). It is written into `<folder>.partial` and renamed when it is whole; a row does
 not depend on the others, so what an interrupted computation left is gone on with.
 """
@@ -40,7 +40,7 @@ class CreditRecord(Record):
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """One row a response."""
+        """One row per response."""
         return read_jsonl(self.path / ROWS)
 
 

@@ -1,6 +1,6 @@
 """Judgement records on disk: which of two runs' responses a judge preferred, item by item.
 
-A folder holds `manifest.json` (judge, runs, order) and `verdicts.jsonl` (a row an item, from the point of view of
+A folder holds `manifest.json` (judge, runs, order) and `verdicts.jsonl` (one row per item, from the point of view of
 `method`: win, tie, loss, unparsed). Written whole or not at all, like run records.
 """
 
@@ -27,7 +27,7 @@ class JudgementRecord(Record):
 
     @cached_property
     def verdicts(self) -> list[dict[str, Any]]:
-        """One row an item; ValueError names the folder if a row has no verdict or rows are missing."""
+        """One row per item; ValueError names the folder if a row has no verdict or rows are missing."""
         rows = read_jsonl(self.path / "verdicts.jsonl")
         if len(rows) != self.manifest["items"] or any(row.get("verdict") not in VERDICTS for row in rows):
             raise ValueError(

@@ -1,6 +1,6 @@
 """Run records on disk: the one schema, written atomically, read lazily. Tables and figures are functions of these.
 
-A run folder holds `manifest.json` (what ran), `metrics.jsonl` (a row an update), `evaluation.json` (the policy before
+A run folder holds `manifest.json` (what ran), `metrics.jsonl` (one row per update), `evaluation.json` (the policy before
 and after) and `samples.jsonl` (evaluated texts). A run is written into `<folder>.partial` and renamed when it is
 whole, so a folder without that suffix is always a finished run. No pickle; nothing is read out of folder names.
 """
@@ -129,7 +129,7 @@ class Record:
     def find(cls, root: Path, **wanted: Any) -> list[Self]:
         """All finished records of this kind under `root` whose manifest has the wanted values, in a stable order."""
         folders = [file.parent for file in sorted(root.rglob("manifest.json"))]
-        finished = [cls(f) for f in folders if not any(part.endswith(PARTIAL_SUFFIX) for part in f.parts)]
+        finished = [cls(f) for f in folders if not any(name.endswith(PARTIAL_SUFFIX) for name in f.parts)]
         return [record for record in finished if record.matches(**wanted)]
 
 
@@ -158,7 +158,7 @@ class RunRecord(Record):
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """One row an update; the keys are explained in docs/metrics.md."""
+        """One row per update; the keys are explained in docs/metrics.md."""
         return read_jsonl(self.path / "metrics.jsonl")
 
     @cached_property

@@ -142,12 +142,12 @@ class SweepProgress:
         running = [s for s in shown if s["status"] == "running"]
         failed, busy = (sum(s["status"] == status for s in states) for status in ("failed", "running"))
         waiting = self._runs - sum(s["status"] != "stopped" for s in states)
-        parts = [f"{failed} failed"] if failed else []
-        parts += [f"{busy} running, {waiting} waiting"] if states and waiting > 0 else []
-        parts += [f"{s['note']} {s['name']} {s['update']}/{s['updates']}" for s in running]
+        notes = [f"{failed} failed"] if failed else []
+        notes += [f"{busy} running, {waiting} waiting"] if states and waiting > 0 else []
+        notes += [f"{s['note']} {s['name']} {s['update']}/{s['updates']}" for s in running]
         if not running and shown:
-            parts.append(f"{shown[-1]['note']} last: {shown[-1]['name']}")
-        return " | ".join(parts)
+            notes.append(f"{shown[-1]['note']} last: {shown[-1]['name']}")
+        return " | ".join(notes)
 
     def stop(self) -> None:
         """Draw the last state and stop; then print the results that were reported."""

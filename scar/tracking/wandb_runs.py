@@ -100,7 +100,7 @@ class ProjectRun:
             return next((file for file in self._run.files(names=[RECORD_FILE]) if file.size > 0), None)
 
     def version(self) -> str | None:
-        """Changes when the run's record does; None if the run has no record of ours."""
+        """Changes when the run's record does; None if the run has no record of this code."""
         return None if self._file is None else f"{self._file.size} {self._file.md5}"
 
     @property
@@ -179,11 +179,11 @@ def records_from_project(project: str, into: Path, *, api: Any = None) -> list[P
     left_out: Counter[str] = Counter()
     with progress_bar() as progress:
         for run in progress.track(runs, task_id=progress.add_task("import", total=len(runs), rate="", note=title)):
-            found = known.get((run.name, run.version())) or _import_one(run, into)
-            if isinstance(found, Path):
-                folders.append(found)
+            result = known.get((run.name, run.version())) or _import_run(run, into)
+            if isinstance(result, Path):
+                folders.append(result)
             else:
-                left_out[found] += 1
+                left_out[result] += 1
         if left_out:
             shown = ", ".join(f"{count} {why}" for why, count in sorted(left_out.items()))
             progress.say(f"{title}: left out of {len(runs)} runs: {shown}")
@@ -196,7 +196,7 @@ def _known(into: Path) -> dict[tuple[str, str | None], Path]:
     return {(origin["run"], origin["version"]): folder for folder, origin in origins.items()}
 
 
-def _import_one(run: ProjectRun, into: Path) -> Path | str:
+def _import_run(run: ProjectRun, into: Path) -> Path | str:
     """Write the record of one run; its folder, or why it is left out."""
     if run.version() is None:
         return FOREIGN if run.finished else UNFINISHED
