@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -64,21 +64,21 @@ def reward_verdicts(cells: Cells) -> list[Verdict]:
     for task in cells.tasks:
         published = {m: row["mean"] for m, row in paper_results()["table1"].get(task, {}).items() if m in cells.methods}
         order = sorted(published, key=lambda method: -published[method])
-        for one, other in combinations(order, 2):
-            verdicts.append(_pair_verdict(cells, task, one, other, "final_reward"))
-        for other in order:
-            if other != "scar" and "scar" in order:
-                verdicts.append(_pair_verdict(cells, task, "scar", other, "curve_area"))
+        for better, worse in combinations(order, 2):
+            verdicts.append(_pair_verdict(cells, task, better, worse, "final_reward"))
+        for worse in order:
+            if worse != "scar" and "scar" in order:
+                verdicts.append(_pair_verdict(cells, task, "scar", worse, "curve_area"))
     return verdicts
 
 
-def _pair_verdict(cells: Cells, task: str, one: str, other: str, number: str) -> Verdict:
-    comparison = compare(cells.numbers(task, one, number), cells.numbers(task, other, number))
+def _pair_verdict(cells: Cells, task: str, better: str, worse: str, number: str) -> Verdict:
+    comparison = compare(cells.numbers(task, better, number), cells.numbers(task, worse, number))
     what, source = {
         "final_reward": ("final test reward", "Table 1"),
         "curve_area": ("learns faster (mean training reward over all updates)", "Figure 2"),
     }[number]
-    claim = f"{method_name(one)} > {method_name(other)} on {task_name(task)}, {what}"
+    claim = f"{method_name(better)} > {method_name(worse)} on {task_name(task)}, {what}"
     return judge_difference(claim, source, comparison, wanted=len(cells.seeds))
 
 
@@ -94,9 +94,9 @@ def time_verdicts(chosen: Variants) -> list[Verdict]:
     task = task_name(chosen.task)
     span, token, abc, sparse = Variant("scar", "span"), Variant("scar", "token"), Variant("abc"), Variant("sparse")
     verdicts = []
-    for one, other in ((span, sparse), (span, abc), (abc, token)):
-        gaps = _gaps(chosen, one, other, _gap_after_equal_time)
-        claim = f"{one.name} > {other.name} after equal device time on {task}, training reward"
+    for better, worse in ((span, sparse), (span, abc), (abc, token)):
+        gaps = _gaps(chosen, better, worse, _gap_after_equal_time)
+        claim = f"{better.name} > {worse.name} after equal device time on {task}, training reward"
         comparison = compare(gaps, dict.fromkeys(gaps, 0.0))
         verdicts.append(judge_difference(claim, "Figure 4", comparison, wanted=len(chosen.seeds)))
     return verdicts
@@ -134,19 +134,19 @@ def critic_verdicts(shared: Cells, separate: Cells) -> list[Verdict]:
 
 
 def _gaps(
-    chosen: Variants, one: Variant, other: Variant, gap: Callable[[pd.DataFrame, pd.DataFrame], float | None]
+    chosen: Variants, better: Variant, worse: Variant, gap: Callable[[pd.DataFrame, pd.DataFrame], float | None]
 ) -> dict[int, float]:
     """What `gap` says of the curves of both variants on each seed that both have."""
-    if not {one, other} <= chosen.curves.keys():
+    if not {better, worse} <= chosen.curves.keys():
         return {}
-    first, second = ({s: rows for s, rows in chosen.curves[variant].groupby("seed")} for variant in (one, other))
+    first, second = ({s: rows for s, rows in chosen.curves[variant].groupby("seed")} for variant in (better, worse))
     gaps = {seed: gap(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())}
     return {seed: value for seed, value in gaps.items() if value is not None}
 
 
-def _gap_at_equal_kl(one: pd.DataFrame, other: pd.DataFrame, *, points: int = 50) -> float | None:
+def _gap_at_equal_kl(better: pd.DataFrame, worse: pd.DataFrame, *, points: int = 50) -> float | None:
     """Mean gap in reward over a grid of sqrt(KL) that both runs cover; None where their ranges do not meet."""
-    sides = [side.sort_values("sqrt_kl", kind="stable") for side in (one, other)]
+    sides = [side.sort_values("sqrt_kl", kind="stable") for side in (better, worse)]
     low, high = max(side["sqrt_kl"].min() for side in sides), min(side["sqrt_kl"].max() for side in sides)
     if low >= high:
         return None
@@ -155,10 +155,10 @@ def _gap_at_equal_kl(one: pd.DataFrame, other: pd.DataFrame, *, points: int = 50
     return float((first - second).mean())
 
 
-def _gap_after_equal_time(one: pd.DataFrame, other: pd.DataFrame) -> float:
+def _gap_after_equal_time(better: pd.DataFrame, worse: pd.DataFrame) -> float:
     """Gap in reward when the quicker of the two runs ends."""
-    end = min(side["device_hours"].iloc[-1] for side in (one, other))
-    first, second = (np.interp(end, side["device_hours"], side["smooth_reward"]) for side in (one, other))
+    end = min(side["device_hours"].iloc[-1] for side in (better, worse))
+    first, second = (np.interp(end, side["device_hours"], side["smooth_reward"]) for side in (better, worse))
     return float(first - second)
 
 
@@ -166,9 +166,3 @@ def verdicts_markdown(verdicts: Iterable[Verdict], *, title: str) -> str:
     """A table of verdicts under `title`, with the rule behind them."""
     rows = [[v.claim, v.source, f"**{v.verdict}**", v.evidence or "-"] for v in verdicts]
     return f"# {title}\n\n{markdown_table(['claim', 'where', 'verdict', 'evidence'], rows)}\n\n{RULE}\n"
-
-
-def count_verdicts(verdicts: Sequence[Verdict]) -> Mapping[str, int]:
-    """How many claims came out how."""
-    words = [verdict.verdict for verdict in verdicts]
-    return {word: words.count(word) for word in dict.fromkeys(words)}

@@ -52,25 +52,25 @@ def reach(cells: Cells, task: str, method: str, target: str) -> Reach:
 def comparison_rows(cells: Cells) -> list[dict[str, Any]]:
     """SCAR against every other method, and every other against sparse: one row per task and pair that share a seed."""
     pairs = [("scar", other) for other in cells.methods if other != "scar"]
-    pairs += [(one, "sparse") for one in cells.methods if one not in ("scar", "sparse")]
+    pairs += [(method, "sparse") for method in cells.methods if method not in ("scar", "sparse")]
     return [
-        {"task": task, "one": one, "other": other} | _row(cells, task, one, other)
+        {"task": task, "one": method, "other": other} | _row(cells, task, method, other)
         for task in cells.tasks
-        for one, other in pairs
-        if cells.of(task, one).keys() & cells.of(task, other).keys()
+        for method, other in pairs
+        if cells.of(task, method).keys() & cells.of(task, other).keys()
     ]
 
 
-def _row(cells: Cells, task: str, one: str, other: str) -> dict[str, Any]:
+def _row(cells: Cells, task: str, method: str, other: str) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name in ("final_reward", "curve_area", "final_kl"):
-        result = compare(cells.numbers(task, one, name), cells.numbers(task, other, name))
+        result = compare(cells.numbers(task, method, name), cells.numbers(task, other, name))
         low, high = result.interval or (None, None)
         row |= {"n": result.n, f"{name}_one_mean": result.one[0], f"{name}_one_std": result.one[1]}
         row |= {f"{name}_other_mean": result.other[0], f"{name}_other_std": result.other[1]}
         row |= {f"{name}_difference": result.difference, f"{name}_low": low, f"{name}_high": high}
         row |= {f"{name}_above": result.above, f"{name}_improvement": result.improvement}
-    arrival = reach(cells, task, one, other)
+    arrival = reach(cells, task, method, other)
     return row | {"reached": arrival.reached, "reach_updates": arrival.updates, "reach_seconds": arrival.seconds}
 
 

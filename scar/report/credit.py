@@ -49,11 +49,11 @@ def labels_in_order(labels: Iterable[str]) -> list[str]:
     """Labels of methods in the order of tables, of one method its units from the smallest to the largest."""
     methods, units = list(METHODS), [*UNIT_DASHES, ""]
 
-    def place(label: str) -> tuple[int, str, int]:
+    def position(label: str) -> tuple[int, str, int]:
         method, _, of_units = label.partition(":")
         return methods.index(method) if method in methods else len(methods), method, units.index(of_units)
 
-    return sorted(labels, key=place)
+    return sorted(labels, key=position)
 
 
 def estimator_of(settings: Mapping[str, Any]) -> str | None:
@@ -71,12 +71,12 @@ def words_of(row: Mapping[str, Any]) -> list[Range]:
     content = len(texts) - row["finished"]
     starts: list[int] = []
     apart, waiting = True, None  # white space since the last word; the first of the tokens that complete no character
-    for place, text in enumerate(texts[:content]):
+    for index, text in enumerate(texts[:content]):
         if not text:
-            waiting = place if waiting is None else waiting
+            waiting = index if waiting is None else waiting
             continue
         if text.strip() and (apart or text[0].isspace()):
-            starts.append(place if waiting is None else waiting)
+            starts.append(index if waiting is None else waiting)
         apart, waiting = text[-1].isspace(), None
     starts = [0, *starts[1:]] if content else []
     return list(zip(starts, [*starts[1:], content], strict=False)) + [(content, len(texts))] * row["finished"]
@@ -118,7 +118,7 @@ def notes(record: CreditRecord, labels: Sequence[str]) -> list[str]:
     reward = manifest["models"]["reward"]
     name = reward.get("name") or f"trained here ({manifest['task']}-reward-{reward['fingerprint']})"
     scale = "" if manifest["scale"] == "paper" else f"; numbers are {comparability(manifest['scale'])}"
-    found = [f"{task_name(manifest['task'])} at scale {manifest['scale']}, reward model {name}{scale}."]
+    sentences = [f"{task_name(manifest['task'])} at scale {manifest['scale']}, reward model {name}{scale}."]
     ways: dict[str, list[str]] = {}
     for label in labels:
         settings = manifest["methods"][label]
@@ -127,7 +127,7 @@ def notes(record: CreditRecord, labels: Sequence[str]) -> list[str]:
             how = ESTIMATORS.get(estimator, estimator)
             way = f"{how}; absent units are {_FILLS[build['fill']]}; {_EMPTIES[build['empty']]}"
             ways.setdefault(way, []).append(label.partition(":")[2])
-    return found + [f"SCAR on {', '.join(units)} units: {way}." for way, units in ways.items()]
+    return sentences + [f"SCAR on {', '.join(units)} units: {way}." for way, units in ways.items()]
 
 
 _FILLS = {"space": "blanked by the space token", "delete": "taken out"}
@@ -174,12 +174,12 @@ def position_shares(credit: Sequence[float] | np.ndarray) -> tuple[np.ndarray, n
 
 def rated_words(row: Mapping[str, Any], method: Mapping[str, Any], lexicon: Mapping[str, float]) -> Rated:
     """Credit and rating of the words of a response that are in the lexicon, lower-cased and without outer punctuation."""
-    found = []
+    rated = []
     for word in words_of(row):
         rating = lexicon.get(re.sub(r"^\W+|\W+$", "", text_of(row, word).lower()))
         if rating is not None:
-            found.append((credit_of(method, word), rating))
-    pairs = np.array(found, dtype=np.float64).reshape(-1, 2)
+            rated.append((credit_of(method, word), rating))
+    pairs = np.array(rated, dtype=np.float64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
 
@@ -191,7 +191,7 @@ def rank_correlation(credit: np.ndarray, ratings: np.ndarray) -> float | None:
 
 
 def _interval(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval | None:
-    """A statistic of responses 0..count-1 with its percentile interval over resampled responses; `statistic` takes places
+    """A statistic of responses 0..count-1 with its percentile interval over resampled responses; `statistic` takes indices
     i64[..., count] and gives f64[...], nan where it is not defined. None where it is not on the responses themselves;
     resamples on which it is not are left out."""
     value = float(statistic(np.arange(count))) if count else np.nan
@@ -203,7 +203,7 @@ def _interval(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Inte
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of the nans, which are left out below
         resampled = stats.bootstrap(
             (np.arange(count),),
-            lambda places, axis: statistic(places),
+            lambda indices, axis: statistic(indices),
             n_resamples=RESAMPLES,
             method="percentile",
             random_state=np.random.default_rng(0),
@@ -214,12 +214,12 @@ def _interval(count: int, statistic: Callable[[np.ndarray], np.ndarray]) -> Inte
 
 
 def _mean(values: Sequence[float]) -> Interval | None:
-    found = np.asarray(values, dtype=np.float64)
-    return _interval(len(found), lambda places: found[places].mean(-1))
+    array = np.asarray(values, dtype=np.float64)
+    return _interval(len(array), lambda indices: array[indices].mean(-1))
 
 
 def credit_stats(record: CreditRecord, *, lexicon: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
-    """One row a method of the record.
+    """One row per method of the record.
 
     `responses` (with credit other than 0); `mass` and `signed` f64[10]: mean `position_shares`; means over responses with
     intervals: `last_content` and `eos` (share of |credit| on the last content token; on EOS, of the `finished` responses),
@@ -250,16 +250,16 @@ def _method_row(rows: Sequence[Mapping[str, Any]], label: str, lexicon: Mapping[
         if row["finished"]:
             eos.append(abs(credit[-1]) / total)
     mass, signed = np.mean(shares, axis=0) if shares else np.full((2, BINS), np.nan)
-    found: dict[str, Any] = {
+    numbers: dict[str, Any] = {
         "method": label,
         "responses": len(shares),
         "mass": mass.tolist(),
         "signed": signed.tolist(),
     }
-    found |= {"last_content": _mean(last), "eos": _mean(eos), "finished": len(eos), "negative": _mean(negative)}
+    numbers |= {"last_content": _mean(last), "eos": _mean(eos), "finished": len(eos), "negative": _mean(negative)}
     if lexicon is not None:
-        found |= _valence([rated_words(row, row["methods"][label], lexicon) for row in rows])
-    return found
+        numbers |= _valence([rated_words(row, row["methods"][label], lexicon) for row in rows])
+    return numbers
 
 
 def _valence(rated: Sequence[Rated]) -> dict[str, Any]:
@@ -268,13 +268,13 @@ def _valence(rated: Sequence[Rated]) -> dict[str, Any]:
     own = [rank_correlation(*pair) for pair in rated if len(pair[0]) >= LEAST_RATED]
     defined = [value for value in own if value is not None]
 
-    def correlation(places: np.ndarray) -> float:
-        found = rank_correlation(*(np.concatenate([rated[place][side] for place in places]) for side in (0, 1)))
-        return np.nan if found is None else found
+    def correlation(indices: np.ndarray) -> float:
+        rho = rank_correlation(*(np.concatenate([rated[index][side] for index in indices]) for side in (0, 1)))
+        return np.nan if rho is None else rho
 
     return {
         "words": sum(len(credit) for credit, _ in rated),
-        "rho": _interval(len(rated), lambda places: np.apply_along_axis(correlation, -1, places)),
+        "rho": _interval(len(rated), lambda indices: np.apply_along_axis(correlation, -1, indices)),
         "rated_responses": len(defined),
         "rho_response": _mean(defined),
         "positive": _mean_credit(rated, 1),
@@ -285,10 +285,10 @@ def _valence(rated: Sequence[Rated]) -> dict[str, Any]:
 def _mean_credit(rated: Sequence[Rated], sign: int) -> Interval | None:
     """Mean credit of all words rated above (`sign` 1) or below 0 (-1)."""
     chosen = [credit[sign * ratings > 0] for credit, ratings in rated]
-    sums, counts = np.array([part.sum() for part in chosen]), np.array([len(part) for part in chosen])
+    sums, counts = np.array([values.sum() for values in chosen]), np.array([len(values) for values in chosen])
 
-    def mean(places: np.ndarray) -> np.ndarray:
+    def mean(indices: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # no such word: nan
-            return sums[places].sum(-1) / counts[places].sum(-1)
+            return sums[indices].sum(-1) / counts[indices].sum(-1)
 
     return _interval(len(rated), mean)

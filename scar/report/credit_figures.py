@@ -92,7 +92,7 @@ def placed(words: Sequence[tuple[Range, str, float]], *, room: float) -> list[Wo
 
 
 def figure1(record: CreditRecord, *, item: int = 0, methods: Sequence[str] | None = None) -> Figure:
-    """The credit of response `item` (a place in the record, from 0) by word, a row a method.
+    """The credit of response `item` (its index in the record, from 0) by word, one row per method.
 
     A number stands under each word; under a unit of several words, which is framed, stands its value, and ticks are the
     borders of units within a word. `methods`: labels of the record (default: all but `NOT_SHOWN`). Raises ValueError for
@@ -151,9 +151,9 @@ def _draw_row(axes: Axes, row: Mapping[str, Any], label: str, words: list[Word],
         inside = [word for word in words if piece[0] <= word.tokens[0] < piece[1]]
         value = credit_of(method, piece)
         for line in sorted({word.line for word in inside}):
-            part = [word for word in inside if word.line == line]
-            ends = (part[0] is inside[0], part[-1] is inside[-1])
-            _draw_box(axes, part, value, top + line * LINE, largest, ends=ends, framed=piece[1] <= players)
+            on_line = [word for word in inside if word.line == line]
+            ends = (on_line[0] is inside[0], on_line[-1] is inside[-1])
+            _draw_box(axes, on_line, value, top + line * LINE, largest, ends=ends, framed=piece[1] <= players)
     for word in words if players else []:
         _draw_ticks(axes, row, method, word, top + word.line * LINE)
     middle = top + total.line * LINE + BOX / 2
@@ -173,7 +173,7 @@ def _draw_box(
     """Words of one piece on one line; `ends`: whether it begins and ends here. Its number stands where it ends."""
     left, right = LABELS + words[0].left, LABELS + words[-1].left + words[-1].width
     depth = DEEPEST * strength(value, largest)
-    colour = [1 - depth * (1 - part) for part in to_rgb(POSITIVE if value > 0 else NEGATIVE)]
+    colour = [1 - depth * (1 - channel) for channel in to_rgb(POSITIVE if value > 0 else NEGATIVE)]
     axes.add_patch(Rectangle((left, top), right - left, BOX, facecolor=colour, linewidth=0))
     if framed:
         sides = [((left, right), (top, top)), ((left, right), (top + BOX, top + BOX))]
@@ -229,8 +229,8 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _write(axes: Axes, lines: Sequence[str], top: float, step: float) -> float:
-    for place, line in enumerate(lines):
-        axes.text(0.05, top + place * step, line, fontsize=CAPTION_POINTS, va="top", parse_math=False)
+    for index, line in enumerate(lines):
+        axes.text(0.05, top + index * step, line, fontsize=CAPTION_POINTS, va="top", parse_math=False)
     return top + len(lines) * step
 
 
@@ -259,7 +259,7 @@ def stats_csv(rows: Rows) -> str:
         line: dict[str, Any] = {}
         for key, value in row.items():
             if key in ("mass", "signed"):
-                line |= {f"{key}_{place + 1}": share for place, share in enumerate(value)}
+                line |= {f"{key}_{index + 1}": share for index, share in enumerate(value)}
             elif isinstance(value, tuple):
                 line |= dict(zip((key, f"{key}_low", f"{key}_high"), value, strict=True))
             else:
@@ -270,29 +270,29 @@ def stats_csv(rows: Rows) -> str:
 
 def stats_markdown(record: CreditRecord, rows: Rows) -> str:
     """Tables of the rows of `credit_stats`, with what they rest on."""
-    tenths = [f"{10 * place}-{10 * place + 10} %" for place in range(BINS)]
+    tenths = [f"{10 * index}-{10 * index + 10} %" for index in range(BINS)]
     ends = [["method", "n", "last content token", "EOS (n)", "negative units"]]
-    places = [["method", *tenths]]
+    positions = [["method", *tenths]]
     sense = [["method", "rated words", "rho, all words", "rho within responses (n)", "words rated +", "words rated -"]]
     for row in rows:
         name = credit_name(row["method"])
         eos = f"{_shown(row['eos'])} ({row['finished']})"
         ends.append([name, str(row["responses"]), _shown(row["last_content"]), eos, _shown(row["negative"])])
         pairs = zip(row["mass"], row["signed"], strict=True)
-        places.append([name, *[f"{mass:.2f} ({signed:+z.2f})" for mass, signed in pairs]])
+        positions.append([name, *[f"{mass:.2f} ({signed:+z.2f})" for mass, signed in pairs]])
         if "rho" in row:
             within = f"{_shown(row['rho_response'])} ({row['rated_responses']})"
             means = [_shown(row["positive"]), _shown(row["negative_words"])]
             sense.append([name, str(row["words"]), _shown(row["rho"]), within, *means])
     bullets = "\n".join(f"- {note}" for note in notes(record, [row["method"] for row in rows]))
-    parts = [
+    sections = [
         f"# Where credit goes: {len(record.rows)} responses\n\n{bullets}",
         f"## To the end, and below zero\n\n{_ENDS}\n\n{markdown_table(ends[0], ends[1:])}",
-        f"## By place in the response\n\n{_PLACES}\n\n{markdown_table(places[0], places[1:])}",
+        f"## By place in the response\n\n{_PLACES}\n\n{markdown_table(positions[0], positions[1:])}",
     ]
     if len(sense) > 1:
-        parts.append(f"## By the sense of words\n\n{_SENSE}\n\n{markdown_table(sense[0], sense[1:])}")
-    return "\n\n".join(parts) + "\n"
+        sections.append(f"## By the sense of words\n\n{_SENSE}\n\n{markdown_table(sense[0], sense[1:])}")
+    return "\n\n".join(sections) + "\n"
 
 
 def _shown(value: Interval | None) -> str:
@@ -300,7 +300,7 @@ def _shown(value: Interval | None) -> str:
 
 
 def stats_figure(record: CreditRecord, rows: Rows) -> Figure:
-    """|credit| and signed credit by place in the response, a line a method, and, where words are rated, how credit goes with
+    """|credit| and signed credit by place in the response, one line per method, and, where words are rated, how credit goes with
     their ratings (all words together), with intervals."""
     with fonts():
         return _figure(record, rows, [row for row in rows if row.get("rho") is not None])
@@ -309,17 +309,17 @@ def stats_figure(record: CreditRecord, rows: Rows) -> Figure:
 def _figure(record: CreditRecord, rows: Rows, rated: Rows) -> Figure:
     figure = new_figure(4.9 if rated else 3.0)
     grid = figure.add_gridspec(2 if rated else 1, 2, height_ratios=[1.15, 1] if rated else None)
-    places = [figure.add_subplot(grid[0, column]) for column in (0, 1)]
-    _draw_places(places[0], rows, "mass", "share of |credit|")
-    _draw_places(places[1], rows, "signed", "signed credit / sum of |credit|")
-    places[1].axhline(0, color="black", linewidth=0.6)
+    panels = [figure.add_subplot(grid[0, column]) for column in (0, 1)]
+    _draw_positions(panels[0], rows, "mass", "share of |credit|")
+    _draw_positions(panels[1], rows, "signed", "signed credit / sum of |credit|")
+    panels[1].axhline(0, color="black", linewidth=0.6)
     if rated:
         _draw_correlations(figure.add_subplot(grid[1, :]), rated)
     scale, task = record.manifest["scale"], record.manifest["task"]
     note = "" if scale == "paper" else f"; {comparability(scale)}"
     what = f"Where credit goes, {task_name(task)}, scale {scale}: mean of {len(record.rows)} responses{note}"
     set_caption(figure, [what])
-    handles, names = places[0].get_legend_handles_labels()
+    handles, names = panels[0].get_legend_handles_labels()
     legend_below(figure, handles, names)
     return figure
 
@@ -330,7 +330,7 @@ def _style(label: str) -> dict[str, Any]:
     return {"color": look.colour, "linestyle": UNIT_DASHES[units] if units else look.dashes}
 
 
-def _draw_places(axes: Axes, rows: Rows, key: str, name: str) -> None:
+def _draw_positions(axes: Axes, rows: Rows, key: str, name: str) -> None:
     middles = (np.arange(BINS) + 0.5) * 100 / BINS
     for row in rows:
         style = _style(row["method"]) | {"marker": "o", "markersize": 2, "linewidth": 1.1}
@@ -342,10 +342,10 @@ def _draw_places(axes: Axes, rows: Rows, key: str, name: str) -> None:
 
 
 def _draw_correlations(axes: Axes, rows: Rows) -> None:
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         value, low, high = row["rho"]
-        axes.barh(place, value, color=_style(row["method"])["color"], height=0.7)
-        axes.plot([low, high], [place, place], color="black", linewidth=1.2)
+        axes.barh(index, value, color=_style(row["method"])["color"], height=0.7)
+        axes.plot([low, high], [index, index], color="black", linewidth=1.2)
     names = [credit_name(row["method"]).removesuffix(" (not in the paper)") for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()

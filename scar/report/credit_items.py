@@ -18,17 +18,17 @@ from scar.tracking.credit_records import CreditRecord, find_credit
 
 
 def credit_records(sources: Sources, kind: str) -> list[CreditRecord]:
-    """The credit records of one kind of texts, one a task; ValueError names two of one task."""
+    """The credit records of one kind of texts, one per task; ValueError names two of one task."""
     wanted: dict[str, Any] = {"scale": sources.scale}
     wanted |= {"task": list(sources.tasks)} if sources.tasks else {}
     wanted |= {"model_seed": sources.model_seed} if sources.model_seed is not None else {}
-    found = [record for record in find_credit(sources.credit, **wanted) if record.manifest["source"]["kind"] == kind]
-    if not found:
+    records = [record for record in find_credit(sources.credit, **wanted) if record.manifest["source"]["kind"] == kind]
+    if not records:
         raise NoRunError(
             f"no credit record in {sources.credit} of scale={sources.scale}; make reproduce-fig1 makes them"
         )
     by_task: dict[str, CreditRecord] = {}
-    for record in found:
+    for record in records:
         twin = by_task.setdefault(record.manifest["task"], record)
         if twin is not record:
             raise ValueError(f"two credit records of one task: {twin.path} / {record.path}; move one of the two away")
@@ -65,43 +65,43 @@ def credit_verdicts(sources: Sources) -> list[Verdict]:
         records = credit_records(sources, "sft")
     except NoRunError:
         return []
-    found = []
+    verdicts = []
     for record in records:
         task = record.manifest["task"]
         lexicon = vader_lexicon() if task in VALENCE_TASKS else None
         rows = {row["method"]: row for row in credit_stats(record, lexicon=lexicon)}
         scar = next((row for name, row in rows.items() if name.startswith("scar:")), None)
         if scar is not None:
-            found += _of_task(task_name(task), len(record.rows), rows, scar)
-    return found
+            verdicts += _of_task(task_name(task), len(record.rows), rows, scar)
+    return verdicts
 
 
 def _of_task(task: str, n: int, rows: dict[str, dict[str, Any]], scar: dict[str, Any]) -> list[Verdict]:
     def shown(value: Interval) -> str:
         return f"{value[0]:z.2f} [{value[1]:z.2f}, {value[2]:z.2f}]"
 
-    def above(claim: str, one: Interval | None, other: Interval | None, of: str) -> Verdict:
-        if one is None or other is None:
+    def above(claim: str, higher: Interval | None, lower: Interval | None, of: str) -> Verdict:
+        if higher is None or lower is None:
             return Verdict(claim, "Figure 1", "cannot be said", "")
-        word = "yes" if one[1] > other[2] else "no" if one[2] < other[1] else "not shown"
-        return Verdict(claim, "Figure 1", word, f"{of} {shown(one)} against {shown(other)}, {n} responses")
+        word = "yes" if higher[1] > lower[2] else "no" if higher[2] < lower[1] else "not shown"
+        return Verdict(claim, "Figure 1", word, f"{of} {shown(higher)} against {shown(lower)}, {n} responses")
 
     units = f"SCAR ({scar['method'].partition(':')[2]} units)"
-    found = []
+    verdicts = []
     negative = scar["negative"]
     if negative is not None:
         word = "yes" if negative[1] > 0 else "no"
         claim = f"{units} gives negative credit on {task}"
-        found.append(Verdict(claim, "Figure 1", word, f"share of units {shown(negative)}, {n} responses"))
+        verdicts.append(Verdict(claim, "Figure 1", word, f"share of units {shown(negative)}, {n} responses"))
     if "abc" in rows:
         claim = f"ABC puts more on the last content token than {units} on {task}"
-        found.append(above(claim, rows["abc"]["last_content"], scar["last_content"], "share of |credit|"))
+        verdicts.append(above(claim, rows["abc"]["last_content"], scar["last_content"], "share of |credit|"))
     others = in_order(name for name in rows if ":" not in name and name != "sparse")  # sparse credits no word
     for other in (name for name in others if "rho" in rows[name]):
         claim = f"{units} agrees better than {credit_name(other)} with people's ratings of words on {task}"
         verdict = above(claim, scar["rho"], rows[other]["rho"], f"rank correlation over {scar['words']} words")
-        found.append(Verdict(verdict.claim, "not in the paper", verdict.verdict, verdict.evidence))
-    return found
+        verdicts.append(Verdict(verdict.claim, "not in the paper", verdict.verdict, verdict.evidence))
+    return verdicts
 
 
 CREDIT_ITEMS: dict[str, tuple[str, Callable[[Sources], Files]]] = {
@@ -115,7 +115,7 @@ CREDIT_ITEMS: dict[str, tuple[str, Callable[[Sources], Files]]] = {
 
 
 LEAST_RESPONSES = 10
-"""Responses from which on a record is measured (ours): fewer say nothing about methods."""
+"""Responses from which on a record is measured (chosen by us): fewer say nothing about methods."""
 
 
 def credit_files(record: CreditRecord, *, item: int | None = None) -> dict[str, bytes]:

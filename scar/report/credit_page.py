@@ -40,17 +40,17 @@ def page_data(record: CreditRecord) -> dict[str, Any]:
 
 
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
-    tokens = [(place, place + 1) for place in range(len(row["tokens"]))]
+    tokens = [(index, index + 1) for index in range(len(row["tokens"]))]
     words = words_of(row)
     sample = {key: row[key] for key in ("number", "prompt", "finished", "reward", "credited")}
     sample |= {"tokens": [token["text"] for token in row["tokens"]], "words": words, "methods": {}}
     for label, method in row["methods"].items():
-        found = {"credit": method["per_token"], "sum": method["sum"]}
-        found["pieces"] = {"tokens": pieces_of(tokens, method), "words": pieces_of(words, method)}
+        values = {"credit": method["per_token"], "sum": method["sum"]}
+        values["pieces"] = {"tokens": pieces_of(tokens, method), "words": pieces_of(words, method)}
         if "units" in method:
-            found["units"] = [(unit["start"], unit["end"], unit["value"]) for unit in method["units"]]
-            found |= {"hierarchy": method["hierarchy"], "trees": method["trees"]}
-        sample["methods"][label] = found
+            values["units"] = [(unit["start"], unit["end"], unit["value"]) for unit in method["units"]]
+            values |= {"hierarchy": method["hierarchy"], "trees": method["trees"]}
+        sample["methods"][label] = values
     return sample
 
 
@@ -67,13 +67,13 @@ def _about(record: CreditRecord) -> str:
 
 def _notes(record: CreditRecord, labels: list[str]) -> list[str]:
     manifest = record.manifest
-    found = [
+    sentences = [
         "Credit is the raw reward split over the tokens, not mixed with a reward at the end (alpha = 1); each row sums to it.",
         *notes(record, labels),
     ]
     estimators = {label: estimator_of(manifest["methods"][label]) for label in labels}
     if idle := [credit_name(label) for label, name in estimators.items() if name and name not in READ_HIERARCHY]:
-        found.append(f"The trees over units are not read by the estimator of {'; '.join(idle)}.")
+        sentences.append(f"The trees over units are not read by the estimator of {'; '.join(idle)}.")
     changed = {
         kind: sum(
             method["diagnostics"].get(f"scar/{kind}_frac", 0) > 0
@@ -82,9 +82,9 @@ def _notes(record: CreditRecord, labels: list[str]) -> list[str]:
         )
         for kind in ("rebalanced", "coarsened")
     }
-    found += [
+    sentences += [
         f"The tree of {n} units' games was {kind} to fit the estimator's budget." for kind, n in changed.items() if n
     ]
     state = " with changes" if manifest["dirty"] else ""
-    found.append(f"Computed {manifest['finished']}, commit {manifest['commit']}{state}, record {record.path.name}.")
-    return found
+    sentences.append(f"Computed {manifest['finished']}, commit {manifest['commit']}{state}, record {record.path.name}.")
+    return sentences

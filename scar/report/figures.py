@@ -283,7 +283,7 @@ def _figure(chosen: Variants, x: str, x_label: str, *, points: bool = False, fac
 def _caption(figure: Figure, chosen: Variants, title: str, extra: str) -> None:
     spread = " ± 1 std" if len(figure.axes[0].collections) else ""
     missing = f"no run of {', '.join(chosen.missing)}" if chosen.missing else ""
-    details = "; ".join(part for part in (extra, missing) if part)
+    details = "; ".join(detail for detail in (extra, missing) if detail)
     set_caption(figure, [f"{title}, {task_name(chosen.task)}: mean over seeds{spread}; {chosen.caption()}", details])
 
 

@@ -122,9 +122,9 @@ def _everything(sources: Sources) -> Files:
         sections.append(Section(item.title, own, None))
     if not files:
         raise ValueError(f"nothing to report: {sections[0].missing}")
-    found = verdicts(sources)
+    results = verdicts(sources)
     title = f"The paper's claims, scale {sources.scale}"
-    files["verdicts.md"] = verdicts_markdown(found, title=title).encode()
+    files["verdicts.md"] = verdicts_markdown(results, title=title).encode()
     first = Section(title, {"verdicts.md": files["verdicts.md"]}, None)
     unfinished = [str(path) for path in sources.unfinished()]
     return files | {"report.html": page(sources.scale, [first, *sections], unfinished)}
@@ -142,13 +142,13 @@ def verdicts(sources: Sources) -> list[Verdict]:
         ("Figure 1", lambda: credit_verdicts(sources)),
         ("value function", lambda: _critic(sources)),
     ]
-    found: list[Verdict] = []
+    results: list[Verdict] = []
     for source, make in groups:
         try:
-            found += make()
+            results += make()
         except ValueError as error:
-            found.append(Verdict(f"the claims of {source}", source, "cannot be said", str(error)))
-    return found
+            results.append(Verdict(f"the claims of {source}", source, "cannot be said", str(error)))
+    return results
 
 
 def _cells_or_none(sources: Sources) -> Cells:
@@ -273,8 +273,8 @@ class Request:
 
 def seeds(text: str) -> list[int]:
     """Numbers between commas, or Hydra's `range(1,6)`."""
-    parts = re.fullmatch(r"range\((.*)\)", text.strip())
-    return list(range(*map(int, parts[1].split(",")))) if parts else [int(name) for name in _names(text)]
+    match = re.fullmatch(r"range\((.*)\)", text.strip())
+    return list(range(*map(int, match[1].split(",")))) if match else [int(name) for name in _names(text)]
 
 
 def parse(arguments: Sequence[str], *, description: str | None) -> Request:
@@ -291,12 +291,12 @@ def parse(arguments: Sequence[str], *, description: str | None) -> Request:
         settings={key: getattr(args, key) for key in FLAGS},
         **{folder: Path(getattr(args, folder)) for folder in FOLDERS},
     )
-    one = None if args.record is None else Path(args.record)
-    if (one is not None and args.target != "credit") or (args.item is not None and one is None):
+    record_folder = None if args.record is None else Path(args.record)
+    if (record_folder is not None and args.target != "credit") or (args.item is not None and record_folder is None):
         parser.error(
             "record=FOLDER is for the target credit, and item=NUMBER for a record: report.py credit record=FOLDER item=0"
         )
-    return Request(args.target, args.records, sources, Path(args.results), args.name, one, args.item)
+    return Request(args.target, args.records, sources, Path(args.results), args.name, record_folder, args.item)
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:

@@ -211,8 +211,8 @@ def select_cells(
         raise ValueError(f"no record fits tasks {tasks}, methods {methods}, seeds {seeds}")
     check_scale(records)
     records, left_out = own_runs(records, experiment)
-    places = {(task, method): n for n, (task, method) in enumerate((t, m) for t in tasks for m in methods)}
-    records.sort(key=lambda r: (places[r.manifest["task"], r.manifest["method"]], r.manifest["seed"]))
+    order = {(task, method): n for n, (task, method) in enumerate((t, m) for t in tasks for m in methods)}
+    records.sort(key=lambda r: (order[r.manifest["task"], r.manifest["method"]], r.manifest["seed"]))
     first: dict[tuple[str, str, int], RunRecord] = {}
     for record in records:
         twin = first.setdefault((record.manifest["task"], record.manifest["method"], record.manifest["seed"]), record)
@@ -252,13 +252,13 @@ class Sources:
 
     def runs(self, *folders: Path, **wanted: Any) -> list[RunRecord]:
         """The runs of `folders` (default: `records`); NoRunError if there is none, with how to make them."""
-        asked: dict[str, Any] = {"task": self.tasks, "method": self.methods, "seed": list(self.seeds)}
-        asked |= {"model_seed": self.model_seed} | wanted
-        asked = {"scale": self.scale} | {key: value for key, value in asked.items() if value is not None}
+        filters: dict[str, Any] = {"task": self.tasks, "method": self.methods, "seed": list(self.seeds)}
+        filters |= {"model_seed": self.model_seed} | wanted
+        filters = {"scale": self.scale} | {key: value for key, value in filters.items() if value is not None}
         roots = folders or (self.records,)
-        records = narrow((r for root in roots for r in find_records(root, **asked)), **self.settings)
+        records = narrow((r for root in roots for r in find_records(root, **filters)), **self.settings)
         if not records:
-            shown = ", ".join(f"{k}={v}" for k, v in (asked | self.settings).items() if v is not None)
+            shown = ", ".join(f"{k}={v}" for k, v in (filters | self.settings).items() if v is not None)
             where = " or ".join(str(root) for root in roots)
             raise NoRunError(f"no run in {where} has {shown}; make reproduce-table1 SCALE={self.scale} makes them")
         return records

@@ -26,7 +26,7 @@ def win_rate(counts: Counter[str]) -> tuple[float, int] | None:
 
 
 def table2_rows(judgements: Sequence[JudgementRecord]) -> list[dict[str, Any]]:
-    """One row a task and baseline: counts of `VERDICTS`, `win_rate` with `low` and `high`, `n` items, `seeds`, mean and std of
+    """One row per task and baseline: counts of `VERDICTS`, `win_rate` with `low` and `high`, `n` items, `seeds`, mean and std of
     the seeds' rates, `first_share` (how often the method was shown first), `preference` where the judge gives one,
     `agreement` of both orders where both were asked, and the paper's rate (0 to 1).
 
@@ -52,9 +52,9 @@ def _refuse_mix(judgements: Sequence[JudgementRecord]) -> None:
     first = judgements[0]
     for record in judgements[1:]:
         for key in ("judge", "settings", "scale", "model_seed", "both_orders", "order_seed"):
-            one, other = first.manifest.get(key), record.manifest.get(key)
-            if one != other:
-                shown = f"{key} ({one} / {other})" if key != "settings" else "the judge's settings"
+            expected, value = first.manifest.get(key), record.manifest.get(key)
+            if expected != value:
+                shown = f"{key} ({expected} / {value})" if key != "settings" else "the judge's settings"
                 raise ValueError(
                     f"judgements that differ in {shown} do not share a table: {first.path} / {record.path}; "
                     "choose one with judge=NAME, or move the others away"
@@ -121,7 +121,7 @@ def _rate(row: dict[str, Any]) -> str:
 
 def _about_gold(judgements: Sequence[JudgementRecord]) -> list[str]:
     """How good the gold reward model of each task is on held-out data, as its report says."""
-    found = {}
+    by_task = {}
     for record in judgements:
         report = record.manifest.get("gold", {}).get("report", {})
         shown = [
@@ -130,21 +130,21 @@ def _about_gold(judgements: Sequence[JudgementRecord]) -> list[str]:
             if key.endswith("accuracy") or key.startswith("accuracy_review")
         ]
         if shown:
-            found[record.manifest["task"]] = f"{task_name(record.manifest['task'])}: {', '.join(shown)}"
-    return [f"The gold reward model on held-out data: {'; '.join(found.values())}."] if found else []
+            by_task[record.manifest["task"]] = f"{task_name(record.manifest['task'])}: {', '.join(shown)}"
+    return [f"The gold reward model on held-out data: {'; '.join(by_task.values())}."] if by_task else []
 
 
 def judged_verdicts(judgements: Sequence[JudgementRecord]) -> list[Verdict]:
     """Table 2's claims: the method is preferred, that is, the interval of its win rate lies above one half."""
-    found = []
+    verdicts = []
     for row in table2_rows(judgements) if judgements else []:
         claim = f"{_pair(row).replace(' against ', ' is preferred to ')} on {task_name(row['task'])}"
         claim += f", judged by {judgements[0].manifest['label']}"
         if row["win_rate"] is None:
-            found.append(
+            verdicts.append(
                 Verdict(claim, "Table 2", "cannot be said", f"{row['unparsed']} answers, none of which can be read")
             )
             continue
         word = "yes" if row["low"] > 0.5 else "no" if row["high"] < 0.5 else "not shown"
-        found.append(Verdict(claim, "Table 2", word, f"{_rate(row)}, n={row['n']}, {row['seeds']} seeds"))
-    return found
+        verdicts.append(Verdict(claim, "Table 2", word, f"{_rate(row)}, n={row['n']}, {row['seeds']} seeds"))
+    return verdicts

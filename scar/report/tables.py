@@ -198,7 +198,7 @@ def origin(cells: Cells) -> str:
     return (
         f"Device: {device_names(cells.records)}. Seeds {', '.join(map(str, cells.seeds))}; {len(manifests)} runs; "
         f"model seed {', '.join(map(str, sorted({m['model_seed'] for m in manifests})))} (one SFT policy and one "
-        "reward model a task: ± does not cover their variation). "
+        "reward model per task: ± does not cover their variation). "
         + (
             f"Commit {next(iter(commits))}"
             if len(commits) == 1
