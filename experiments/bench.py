@@ -27,13 +27,15 @@ def bench(args: argparse.Namespace) -> str:
     quiet_transformers()
     name = f"studies.{args.target}.run" if args.target in STUDIES else f"benchmarks.{args.target}"
     module = importlib.import_module(f"experiments.{name}")
-    found = module.run(quick=args.quick, cache=Path(args.cache), advance=training_bar(f"bench {args.target}"))
-    tables = found if isinstance(found, dict) else {"": found}
+    results = module.run(quick=args.quick, cache=Path(args.cache), advance=training_bar(f"bench {args.target}"))
+    tables = results if isinstance(results, dict) else {"": results}
     shown = "\n".join((f"{title}\n\n" if title else "") + markdown(rows) for title, rows in tables.items())
     dicts = {title: as_dicts(rows) for title, rows in tables.items()}
     table = f"{inspect.getdoc(module)}\n\n{machine()}\n\n{shown}"
     files = {
-        f"{args.target}.json": (json.dumps(dicts if isinstance(found, dict) else dicts[""], indent=1) + "\n").encode(),
+        f"{args.target}.json": (
+            json.dumps(dicts if isinstance(results, dict) else dicts[""], indent=1) + "\n"
+        ).encode(),
         f"{args.target}.md": table.encode(),
     }
     return table + "".join(f"wrote {path}\n" for path in write_files(Path(args.results) / "bench", files))

@@ -46,17 +46,17 @@ ONCE_ABOVE = 1000
 
 
 def compare(work: Workload, *, backends: tuple[str, ...], repetitions: int) -> Iterator[Row]:
-    """One row a backend; the peer is timed once for all of them, in turn with them."""
+    """One row per backend; the peer is timed once for all of them, in turn with them."""
     reward_model = random_reward_model(work.size)
     rollout = random_rollout(work)
     units, scores = random_units(rollout, work.units), score(reward_model, rollout)
     estimator = OwenEstimator(max_coalitions=NO_LIMIT)
     games = {backend: TextGame(_scorer(reward_model, backend), fill="space") for backend in backends}
 
-    def ours(game: TextGame) -> Any:
+    def scar_values(game: TextGame) -> Any:
         return estimator.estimate(game.batch(scores, units), np.random.default_rng(0))
 
-    tasks: dict[str, Callable[[], Any]] = {backend: partial(ours, game) for backend, game in games.items()}
+    tasks: dict[str, Callable[[], Any]] = {backend: partial(scar_values, game) for backend, game in games.items()}
     tasks[PEER] = lambda: [shap_values(reward_model, rollout, units, row) for row in range(work.responses)]
     shap_values(reward_model, rollout, units, 0, max_evals=4)  # compiles shap's numba code
     best: dict[str, float] = {}
@@ -66,8 +66,10 @@ def compare(work: Workload, *, backends: tuple[str, ...], repetitions: int) -> I
             seconds, results[name] = timed(task)
             best[name] = min(seconds, best.get(name, np.inf))
     for backend in backends:
-        found = results[backend]
-        differences = [np.abs(one.values - peer).max() for one, peer in zip(found, results[PEER], strict=True)]
+        estimates = results[backend]
+        differences = [
+            np.abs(estimate.values - peer).max() for estimate, peer in zip(estimates, results[PEER], strict=True)
+        ]
         yield Row(
             f"{work.name}, {work.size} model, {backend}",
             best[backend],
@@ -75,7 +77,7 @@ def compare(work: Workload, *, backends: tuple[str, ...], repetitions: int) -> I
             best[PEER],
             best[PEER] / best[backend],
             float(max(differences)),
-            sum(one.queries for one in found),
+            sum(estimate.queries for estimate in estimates),
         )
 
 

@@ -51,9 +51,9 @@ class TruncatedShap:
 
     def estimate(self, game: BatchGame, generator: np.random.Generator) -> Sequence[UnitValues | None]:
         """Unit values of every response."""
-        return [self._one(game, number) for number in range(len(game.counts))]
+        return [self._estimate_response(game, number) for number in range(len(game.counts))]
 
-    def _one(self, game: BatchGame, number: int) -> UnitValues:
+    def _estimate_response(self, game: BatchGame, number: int) -> UnitValues:
         queries = 0
 
         def evaluate(masks: np.ndarray) -> np.ndarray:
@@ -70,13 +70,13 @@ class TruncatedShap:
 
 def estimators(units: int) -> dict[str, Estimator]:
     """What is compared at one number of units."""
-    found: dict[str, Estimator] = {"owen": OwenEstimator(max_coalitions=NO_LIMIT)}
+    compared: dict[str, Estimator] = {"owen": OwenEstimator(max_coalitions=NO_LIMIT)}
     if units > 12:
-        found["owen, at most 500 coalitions"] = OwenEstimator(max_coalitions=500)
-        found["shap, max_evals=500 (its default)"] = TruncatedShap()
+        compared["owen, at most 500 coalitions"] = OwenEstimator(max_coalitions=500)
+        compared["shap, max_evals=500 (its default)"] = TruncatedShap()
     for count in (2, 4, 8, 12, 20):
-        found[f"{count} permutations"] = PermutationEstimator(count)
-    return found
+        compared[f"{count} permutations"] = PermutationEstimator(count)
+    return compared
 
 
 def run(*, quick: bool, cache: Path, advance: Advance) -> list[Row]:
@@ -100,17 +100,27 @@ def measure(
         permutations = 640
         reference = PermutationEstimator(permutations).estimate(game, np.random.default_rng(0))
         name = f"{permutations} permutations"
-    truth = [one.values for one in reference if one is not None]
+    truth = [estimate.values for estimate in reference if estimate is not None]
     for title, estimator in (compared or estimators(units)).items():
-        found = [
-            [one for one in estimator.estimate(game, np.random.default_rng([1, draw])) if one is not None]
+        by_draw = [
+            [
+                estimate
+                for estimate in estimator.estimate(game, np.random.default_rng([1, draw]))
+                if estimate is not None
+            ]
             for draw in range(1 if isinstance(estimator, OwenEstimator) else draws)
         ]
-        errors = [relative_error(one.values, phi) for many in found for one, phi in zip(many, truth, strict=True)]
-        correlations = [
-            float(np.corrcoef(one.values, phi)[0, 1]) for many in found for one, phi in zip(many, truth, strict=True)
+        errors = [
+            relative_error(estimate.values, phi)
+            for estimates in by_draw
+            for estimate, phi in zip(estimates, truth, strict=True)
         ]
-        queries = float(np.mean([one.queries for many in found for one in many]))
+        correlations = [
+            float(np.corrcoef(estimate.values, phi)[0, 1])
+            for estimates in by_draw
+            for estimate, phi in zip(estimates, truth, strict=True)
+        ]
+        queries = float(np.mean([estimate.queries for estimates in by_draw for estimate in estimates]))
         yield Row(units, title, queries, float(np.mean(errors)), float(np.mean(correlations)), responses, name)
 
 

@@ -67,8 +67,10 @@ def measure(size: str, backend: str, memory_mib: int) -> Row:
     PermutationEstimator(2).estimate(game, np.random.default_rng(0))  # what PyTorch allocates once and keeps
     before = resident_mib()
     with Peak() as peak:
-        seconds, found = timed(lambda: estimator.estimate(game, np.random.default_rng(0)))
-    return Row(f"tldr token N=53, {size} model, {backend}", memory_mib, peak.mib - before, seconds, found[0].queries)
+        seconds, estimates = timed(lambda: estimator.estimate(game, np.random.default_rng(0)))
+    return Row(
+        f"tldr token N=53, {size} model, {backend}", memory_mib, peak.mib - before, seconds, estimates[0].queries
+    )
 
 
 def resident_mib() -> float:

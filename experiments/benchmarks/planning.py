@@ -90,16 +90,25 @@ def compare(name: str, shape: Any) -> list[Row]:
     """The stages of one architecture."""
     shape.num_labels = 1
     with fake_tensors():
-        held = Held(LoadConfig(), "shared", recompute=False, reward_weights="float32", rows_a_batch=ROWS)
-        predicted = predict(fake_models(shape, shape, held))
+        settings = Held(LoadConfig(), "shared", recompute=False, reward_weights="float32", rows_a_batch=ROWS)
+        predicted = predict(fake_models(shape, shape, settings))
     processor = calibrate(shape.hidden_size)
     rows = []
     for stage, work in real_work(shape, rows=ROWS, prompt=PROMPT, response=RESPONSE).items():
         cost = predicted[stage]
         seconds, mib = measure(work)
-        predicted_seconds, held_mib = processor.seconds(cost), cost.peak_bytes / 2**20
+        predicted_seconds, predicted_mib = processor.seconds(cost), cost.peak_bytes / 2**20
         rows.append(
-            Row(name, stage, predicted_seconds, seconds, predicted_seconds / seconds, held_mib, mib, held_mib / mib)
+            Row(
+                name,
+                stage,
+                predicted_seconds,
+                seconds,
+                predicted_seconds / seconds,
+                predicted_mib,
+                mib,
+                predicted_mib / mib,
+            )
         )
     return rows
 

@@ -32,7 +32,7 @@ Advance = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One engine: MiB of policy weights, of the optimizer and at the peak of the first process, wall seconds an update, and
+    """One engine: MiB of policy weights, of the optimizer and at the peak of the first process, wall seconds per update, and
     the largest difference of a metric of the second update from that of plain torch, relative to 1 + its size."""
 
     engine: str
@@ -53,25 +53,25 @@ def run(*, quick: bool, cache: Path, advance: Advance) -> list[Row]:
     rows: list[Row] = []
     expected: dict[str, Any] = {}
     for case in cases:
-        found = _launch(*case)
-        expected = expected or found["row"]
-        rows.append(_row(case, found, expected))
+        measured = _launch(*case)
+        expected = expected or measured["row"]
+        rows.append(_row(case, measured, expected))
         advance(len(rows), len(cases), {"s": rows[-1].seconds})
     return rows
 
 
-def _row(case: tuple[str, int, int, int], found: dict[str, Any], expected: dict[str, Any]) -> Row:
+def _row(case: tuple[str, int, int, int], measured: dict[str, Any], expected: dict[str, Any]) -> Row:
     engine, processes, stage, frozen = case
     label = engine if not stage else f"{engine}, ZeRO {stage}" + (", frozen models sharded" if frozen else "")
-    differences = [abs(found["row"][name] - value) / (1 + abs(value)) for name, value in expected.items()]
-    weights, optimizer, peak = (found[name] / MIB for name in ("weights", "optimizer", "peak"))
-    return Row(label, processes, weights, optimizer, peak, found["seconds"], max(differences))
+    differences = [abs(measured["row"][name] - value) / (1 + abs(value)) for name, value in expected.items()]
+    weights, optimizer, peak = (measured[name] / MIB for name in ("weights", "optimizer", "peak"))
+    return Row(label, processes, weights, optimizer, peak, measured["seconds"], max(differences))
 
 
 def _launch(engine: str, processes: int, stage: int, frozen: int) -> dict[str, Any]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "found.json"
+        out = Path(folder) / "measured.json"
         command = [sys.executable, *(launcher if processes > 1 else []), "-m", "experiments.benchmarks.scaling"]
         done = subprocess.run(
             [*command, str(out), engine, str(stage), str(frozen)], capture_output=True, text=True, check=False
@@ -101,9 +101,9 @@ def work(out: Path, engine: str, stage: int, frozen: int) -> None:
         used = DeepSpeedEngine(
             zero_stage=stage, frozen_zero_stage=frozen, offload_optimizer=False, offload_parameters=False, device="cpu"
         )
-    found = measure(used)
+    measured = measure(used)
     if used.is_main:
-        out.write_text(json.dumps(found), encoding="utf-8")
+        out.write_text(json.dumps(measured), encoding="utf-8")
 
 
 if __name__ == "__main__":

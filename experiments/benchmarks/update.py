@@ -126,7 +126,7 @@ def random_trainer(responses: int, size: str, engine: Engine | None = None) -> T
 
 
 def ppo_config(responses: int, *, ppo_epochs: int = 4) -> PPOConfig:
-    """Table 4's settings where they matter for time: one optimizer step an epoch."""
+    """Table 4's settings where they matter for time: one optimizer step per epoch."""
     return PPOConfig(
         updates=2,
         batch_size=responses,
@@ -181,7 +181,7 @@ def as_dicts(rows: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[Any]) -> str:
-    """A Markdown table with one column a field."""
+    """A Markdown table with one column per field."""
     dicts = as_dicts(rows)
     header = list(dicts[0])
     lines = [header, ["---"] * len(header), *([_cell(value) for value in row.values()] for row in dicts)]
@@ -200,7 +200,7 @@ def machine() -> str:
     """One line: code, processor, threads, versions."""
     state = code_state()
     commit = (state["commit"] or "no git checkout")[:12] + ("+changes" if state["dirty"] else "")
-    found = versions()
-    shown = ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "transformers") if name in found)
+    packages = versions()
+    shown = ", ".join(f"{name} {packages[name]}" for name in ("python", "torch", "transformers") if name in packages)
     cpu = device_description(torch.device("cpu"))["name"]
     return f"commit {commit}; {cpu}; {torch.get_num_threads()} thread; {shown}"

@@ -81,17 +81,17 @@ class Words:
     credit: dict[str, np.ndarray]
     shapley: np.ndarray
 
-    def places(self) -> np.ndarray:
+    def positions(self) -> np.ndarray:
         """f64[n] in 0..1."""
         return np.linspace(0, 1, len(self.words))
 
 
-def case_tables(sources: Sequence[Source], *, a_class: int, permutations: int) -> dict[str, list[Any]]:
-    """Tables of roles and of examples: the first `a_class` texts of each case and source, in the order of the source."""
+def case_tables(sources: Sequence[Source], *, per_case: int, permutations: int) -> dict[str, list[Any]]:
+    """Tables of roles and of examples: the first `per_case` texts of each case and source, in the order of the source."""
     rows: list[Row] = []
     examples: list[ExampleRow] = []
     for source in sources:
-        texts, reference = judged_words(source, a_class=a_class, permutations=permutations)
+        texts, reference = judged_words(source, per_case=per_case, permutations=permutations)
         for case, roles_of in CASES.items():
             roles = [roles_of(text.words) for text in texts]
             for method in (PREFIX, IN_GAME):
@@ -100,21 +100,21 @@ def case_tables(sources: Sequence[Source], *, a_class: int, permutations: int) -
     return {"Words by role": rows, "Examples, the largest mean |prefix - Shapley| over the words with a role": examples}
 
 
-def judged_words(source: Source, *, a_class: int, permutations: int) -> tuple[list[Words], str]:
+def judged_words(source: Source, *, per_case: int, permutations: int) -> tuple[list[Words], str]:
     """The texts that are the first of a case, with both credits of their words; how the Shapley values were found."""
     units = source.segmenter.segment(source.rollout)
     words = [
         [source.tokenizer.decode(ids[index == unit].tolist()).strip().lower() for unit in range(count)]
         for ids, index, count in zip(source.rollout.response_ids, units.unit_index, units.count.tolist(), strict=True)
     ]
-    found = [[row for row, text in enumerate(words) if roles_of(text)][:a_class] for roles_of in CASES.values()]
-    chosen = sorted(set().union(*found))
+    rows_by_case = [[row for row, text in enumerate(words) if roles_of(text)][:per_case] for roles_of in CASES.values()]
+    chosen = sorted(set().union(*rows_by_case))
     texts = source.judged(rows_of(source.rollout, chosen))
     units = source.segmenter.segment(texts.rollout)
     reference = sampled_reference(texts.game(units), permutations)
     return [
-        Words(prompt, score, words[row], {PREFIX: one, IN_GAME: other}, phi)
-        for prompt, score, row, one, other, phi in zip(
+        Words(prompt, score, words[row], {PREFIX: by_prefix, IN_GAME: in_game}, phi)
+        for prompt, score, row, by_prefix, in_game, phi in zip(
             texts.rollout.prompts.texts,
             texts.scores.raw.tolist(),
             chosen,
@@ -164,20 +164,20 @@ def given_texts(encoded: Sequence[Sequence[int]], tokenizer: Any, *, prompt_toke
 
 
 def case_rows(names: tuple[str, str, str, str], texts: Sequence[Words], roles: Sequence[Roles]) -> Iterator[Row]:
-    """One row a role; `names`: case, source, method, reference."""
+    """One row per role; `names`: case, source, method, reference."""
     case, source, method, reference = names
-    flat = [(row, place) for row, text in enumerate(texts) for place, word in enumerate(text.words) if is_word(word)]
+    flat = [(row, index) for row, text in enumerate(texts) for index, word in enumerate(text.words) if is_word(word)]
     owner = np.array([row for row, _ in flat])
-    role = np.array([roles[row].get(place, "") for row, place in flat])
-    shapley, credit, places = (
-        np.array([values[row][place] for row, place in flat])
-        for values in ([t.shapley for t in texts], [t.credit[method] for t in texts], [t.places() for t in texts])
+    role = np.array([roles[row].get(index, "") for row, index in flat])
+    shapley, credit, positions = (
+        np.array([values[row][index] for row, index in flat])
+        for values in ([t.shapley for t in texts], [t.credit[method] for t in texts], [t.positions() for t in texts])
     )
     off, scale = np.abs(credit - shapley), np.abs(shapley).mean()
     others = np.flatnonzero(role == "")
     for name in sorted(set(role) - {""}):
         own = np.flatnonzero(role == name)
-        apart = np.abs(places[own][:, None] - places[others])
+        apart = np.abs(positions[own][:, None] - positions[others])
         apart += np.abs(np.abs(shapley[own])[:, None] - np.abs(shapley[others])) / scale
         nearest = off[others[np.argsort(apart, axis=1)[:, :NEIGHBOURS]]].mean(1)
         by_text = np.array([(off[own] - nearest)[owner[own] == row].mean() for row in sorted(set(owner[own]))])
@@ -207,9 +207,9 @@ def source_examples(source: str, texts: Sequence[Words]) -> Iterator[ExampleRow]
     for case, roles_of in CASES.items():
         sizes: dict[int, float] = {}
         for row, text in enumerate(texts):
-            places = list(roles_of(text.words))
-            if places and len(text.words) <= EXAMPLE_WORDS and row not in shown:
-                sizes[row] = float(np.abs(text.credit[PREFIX] - text.shapley)[places].mean())
+            indices = list(roles_of(text.words))
+            if indices and len(text.words) <= EXAMPLE_WORDS and row not in shown:
+                sizes[row] = float(np.abs(text.credit[PREFIX] - text.shapley)[indices].mean())
         if not sizes:
             continue
         row = max(sizes, key=sizes.__getitem__)
@@ -220,5 +220,7 @@ def source_examples(source: str, texts: Sequence[Words]) -> Iterator[ExampleRow]
 def _example(title: str, text: Words, roles: Roles) -> Iterator[ExampleRow]:
     yield ExampleRow(title, f"[{text.prompt}]", f"prompt; score {text.score:+.2f}", None, None, None)
     values = zip(text.words, text.credit[PREFIX], text.credit[IN_GAME], text.shapley, strict=True)
-    for place, (word, one, other, phi) in enumerate(values):
-        yield ExampleRow(title, word.replace("|", "/"), roles.get(place, ""), float(one), float(other), float(phi))
+    for index, (word, by_prefix, in_game, phi) in enumerate(values):
+        yield ExampleRow(
+            title, word.replace("|", "/"), roles.get(index, ""), float(by_prefix), float(in_game), float(phi)
+        )

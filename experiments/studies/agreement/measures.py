@@ -80,12 +80,16 @@ def measure(texts: Texts, spans: Units, tokens: Units, *, permutations: int) -> 
     ]
     span_r2, token_r2 = additive_r2(texts.game(spans), exact=True), additive_r2(texts.game(tokens), exact=False)
     credit, in_game = splits[PREFIX].of_units(tokens), splits[IN_GAME].of_units(tokens)
-    shapley_size = np.abs(np.concatenate([one for one in reference.values if one is not None])).mean()
+    shapley_size = np.abs(np.concatenate([values for values in reference.values if values is not None])).mean()
     compared = (
-        float(np.mean([correlation(one, other) for one, other in zip(credit, in_game, strict=True)])),
+        float(
+            np.mean(
+                [correlation(values, in_game_values) for values, in_game_values in zip(credit, in_game, strict=True)]
+            )
+        ),
         float(blank_changes(texts).mean() / shapley_size),
-        float(np.mean([lag1(one) for one in credit])),
-        float(np.mean([lag1(one) for one in reference.values if one is not None])),
+        float(np.mean([lag1(values) for values in credit])),
+        float(np.mean([lag1(values) for values in reference.values if values is not None])),
     )
     return rows, [
         GameRow("span", length, float(span_r2.mean()), float(span_r2.std()), *[None] * 7),
@@ -96,7 +100,7 @@ def measure(texts: Texts, spans: Units, tokens: Units, *, permutations: int) -> 
 
 
 def compare(level: str, units: Units, splits: dict[str, Split], reference: Reference) -> Iterator[Row]:
-    """One row a method; the first shows Shapley values themselves, or how well half of their permutations know the rest."""
+    """One row per method; the first shows Shapley values themselves, or how well half of their permutations know the rest."""
     halves = reference.halves
     own = [np.zeros(0) if value is None else value for value in halves[0]]
     title = "shapley" if reference.method == "exact" else "shapley, one half of the permutations against the other"
@@ -110,16 +114,16 @@ def _row(
     units: Units,
     name: str,
     queries: float | None,
-    found: Sequence[np.ndarray],
+    credits: Sequence[np.ndarray],
     truth: Sequence[np.ndarray | None],
     reference: str,
 ) -> Row:
     index = units.unit_index.numpy()
-    pairs = [(one, phi, row) for one, phi, row in zip(found, truth, index, strict=True) if phi is not None]
-    large = [(one, phi) for one, phi, _ in pairs if len(phi) >= LEAST_UNITS]
-    pearson = [correlation(one, phi) for one, phi in large]
-    in_gae = [correlation(gae_sums(one), gae_sums(phi)) for one, phi in large] if level == "token" else None
-    spearman = [correlation(ranks(one), ranks(phi)) for one, phi in large]
+    pairs = [(values, phi, row) for values, phi, row in zip(credits, truth, index, strict=True) if phi is not None]
+    large = [(values, phi) for values, phi, _ in pairs if len(phi) >= LEAST_UNITS]
+    pearson = [correlation(values, phi) for values, phi in large]
+    in_gae = [correlation(gae_sums(values), gae_sums(phi)) for values, phi in large] if level == "token" else None
+    spearman = [correlation(ranks(values), ranks(phi)) for values, phi in large]
     credit, phi = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
     return Row(
         units=level,
@@ -132,7 +136,7 @@ def _row(
         spearman_sd=float(np.std(spearman)),
         error=float(np.abs(credit - phi).mean() / np.abs(phi).mean()),
         same_sign=float((np.sign(credit) == np.sign(phi)).mean()),
-        last_quarter=float(np.mean([last_quarter(one, row) for one, _, row in pairs])),
+        last_quarter=float(np.mean([last_quarter(values, row) for values, _, row in pairs])),
         gae_pearson=None if in_gae is None else float(np.mean(in_gae)),
         responses=len(pairs),
         correlated=len(large),
@@ -140,11 +144,11 @@ def _row(
     )
 
 
-def correlation(one: np.ndarray, other: np.ndarray) -> float:
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Pearson correlation; 0 where either is constant (it tells no unit from another)."""
-    if np.ptp(one) < 1e-9 or np.ptp(other) < 1e-9:
+    if np.ptp(first) < 1e-9 or np.ptp(second) < 1e-9:
         return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def gae_sums(credit: np.ndarray) -> np.ndarray:
@@ -215,9 +219,9 @@ def suffix_effects(texts: Texts, tokens: Units) -> tuple[float, float, float]:
     """
     rng = numpy_generator(0, "agreement suffixes")
     counts = [count for count in tokens.count.tolist()]
-    found = texts.game(tokens).evaluate([_suffix_masks(count, rng) for count in counts])
+    values = texts.game(tokens).evaluate([_suffix_masks(count, rng) for count in counts])
     added = [
-        np.diff(v.reshape(3, count - 1, 2))[..., 0] for v, count in zip(found, counts, strict=True) if v is not None
+        np.diff(v.reshape(3, count - 1, 2))[..., 0] for v, count in zip(values, counts, strict=True) if v is not None
     ]
     none, half, whole = np.concatenate(added, axis=1)
     size = np.abs(none).mean()
@@ -227,11 +231,11 @@ def suffix_effects(texts: Texts, tokens: Units) -> tuple[float, float, float]:
 
 def _suffix_masks(count: int, rng: np.random.Generator) -> np.ndarray:
     """b[3*(n-1)*2,n]: for no, half and the whole suffix, for each token but the last: without and with the token."""
-    place, token = np.arange(count), np.arange(count - 1)[:, None]
+    position, token = np.arange(count), np.arange(count - 1)[:, None]
     suffixes = [
         np.zeros((count - 1, count), dtype=bool),
         rng.random((count - 1, count)) < 0.5,
         np.ones((1, count), bool),
     ]
-    rows = [((place < token) | ((place > token) & suffix)) for suffix in suffixes]
-    return np.stack([np.stack([row, row | (place == token)], 1) for row in rows]).reshape(-1, count)
+    rows = [((position < token) | ((position > token) & suffix)) for suffix in suffixes]
+    return np.stack([np.stack([row, row | (position == token)], 1) for row in rows]).reshape(-1, count)

@@ -25,23 +25,23 @@ Roles = dict[int, str]
 def negation(words: Sequence[str]) -> Roles:
     """Negators and the words that they negate."""
     roles: Roles = {}
-    for place in (place for place, word in enumerate(words) if word in NEGATORS):
-        for target in range(place + 1, min(place + 1 + REACH, len(words))):
+    for index in (index for index, word in enumerate(words) if word in NEGATORS):
+        for target in range(index + 1, min(index + 1 + REACH, len(words))):
             if not is_word(words[target]) or words[target] in CONNECTIVES:
                 break
             if words[target] not in SMALL | NEGATORS:
-                roles |= {place: "negator", target: "negated word"}
+                roles |= {index: "negator", target: "negated word"}
                 break
     return roles
 
 
 def contrast(words: Sequence[str]) -> Roles:
     """The first "but" (or the like) that has words on both sides, and those words."""
-    for place, word in enumerate(words):
-        before = [i for i in range(place) if is_word(words[i])]
-        after = [i for i in range(place + 1, len(words)) if is_word(words[i])]
+    for index, word in enumerate(words):
+        before = [i for i in range(index) if is_word(words[i])]
+        after = [i for i in range(index + 1, len(words)) if is_word(words[i])]
         if word in CONNECTIVES and len(before) > 1 and len(after) > 1:
-            return dict.fromkeys(before, "before") | {place: "connective"} | dict.fromkeys(after, "after")
+            return dict.fromkeys(before, "before") | {index: "connective"} | dict.fromkeys(after, "after")
     return {}
 
 
@@ -49,11 +49,11 @@ def repetition(words: Sequence[str]) -> Roles:
     """Words of four letters or more that occur again: the first time, and later."""
     roles: Roles = {}
     first: dict[str, int] = {}
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         if is_word(word) and len(word) >= 4 and word not in SMALL:
             if word in first:
-                roles |= {first[word]: "first occurrence", place: "later occurrence"}
-            first.setdefault(word, place)
+                roles |= {first[word]: "first occurrence", index: "later occurrence"}
+            first.setdefault(word, index)
     return roles
 
 

@@ -39,7 +39,7 @@ PROMPT_TOKENS = 4
 
 def run(*, quick: bool, cache: Path, advance: Advance) -> dict[str, list[Any]]:
     """All tables by title; needs the local imdb models of 96-token texts in `cache`."""
-    responses, a_class = (8, 6) if quick else (32, 40)
+    responses, per_case = (8, 6) if quick else (32, 40)
     lengths = LENGTHS[:2] if quick else LENGTHS
     rows: list[Row] = []
     games: list[GameRow] = []
@@ -47,12 +47,12 @@ def run(*, quick: bool, cache: Path, advance: Advance) -> dict[str, list[Any]]:
         local = LocalModels(tokens, responses=responses, cache=cache)
         texts = local.judged(local.sampled())
         permutations = 64 if quick else PERMUTATIONS[tokens]
-        found = measure(texts, local.spans(texts), local.tokens(texts), permutations=permutations)
-        rows, games = rows + found[0], games + found[1]
+        measured = measure(texts, local.spans(texts), local.tokens(texts), permutations=permutations)
+        rows, games = rows + measured[0], games + measured[1]
         advance(done, len(lengths) + 1, {"tokens": tokens})
     sources = LocalModels(CASE_TOKENS, responses=CASE_SAMPLES, cache=cache).sources()
-    tables = case_tables(sources, a_class=a_class, permutations=64)
-    advance(len(lengths) + 1, len(lengths) + 1, {"cases": a_class})
+    tables = case_tables(sources, per_case=per_case, permutations=64)
+    advance(len(lengths) + 1, len(lengths) + 1, {"cases": per_case})
     return {"Credit against Shapley values": rows, "The games": games, **tables}
 
 

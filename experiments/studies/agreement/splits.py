@@ -88,15 +88,17 @@ def prefix(texts: Texts) -> Split:
 
 def estimated(texts: Texts, units: Units, estimator: Estimator, *, stream: str) -> Split:
     """Unit values of an estimator at the last tokens of its units; one unit alone takes the score."""
-    found = estimator.estimate(texts.game(units), numpy_generator(0, f"agreement {stream}"))
+    estimates = estimator.estimate(texts.game(units), numpy_generator(0, f"agreement {stream}"))
     per_token = np.zeros(texts.rollout.response_ids.shape)
     offset = np.zeros(len(per_token))
-    for row, (one, ends) in enumerate(zip(found, units.end_step.tolist(), strict=True)):
-        if one is None:
+    for row, (estimate, ends) in enumerate(zip(estimates, units.end_step.tolist(), strict=True)):
+        if estimate is None:
             per_token[row, ends[0]] = float(texts.scores.raw[row])
         else:
-            per_token[row, ends[: len(one.values)]], offset[row] = one.values, one.empty
-    return Split(per_token, offset, float(np.mean([0 if one is None else one.queries for one in found])))
+            per_token[row, ends[: len(estimate.values)]], offset[row] = estimate.values, estimate.empty
+    return Split(
+        per_token, offset, float(np.mean([0 if estimate is None else estimate.queries for estimate in estimates]))
+    )
 
 
 def prefix_before_blank(texts: Texts) -> Split:
@@ -138,7 +140,7 @@ def left_to_right(texts: Texts, units: Units) -> Split:
 def all_splits(texts: Texts, spans: Units, tokens: Units, *, full_owen: bool) -> dict[str, Split]:
     """Every method that is compared."""
     uniform, abc = UniformMethod(), AttentionMethod(reward_model=texts.reward_model)
-    found = {
+    splits = {
         PREFIX: prefix(texts),
         "prefix difference, r(x) on the first token": prefix_as_trained(texts),
         "prefix difference, read at a blank behind it": prefix_before_blank(texts),
@@ -149,10 +151,10 @@ def all_splits(texts: Texts, spans: Units, tokens: Units, *, full_owen: bool) ->
     }
     for count in (2, 4):
         estimator = PermutationEstimator(count)
-        found[f"scar token, {count} permutations"] = estimated(texts, tokens, estimator, stream=f"{count}")
+        splits[f"scar token, {count} permutations"] = estimated(texts, tokens, estimator, stream=f"{count}")
     if full_owen:
-        found["scar token, owen"] = estimated(texts, tokens, OwenEstimator(OWEN_BUDGET), stream="token owen")
-    return found
+        splits["scar token, owen"] = estimated(texts, tokens, OwenEstimator(OWEN_BUDGET), stream="token owen")
+    return splits
 
 
 @dataclass(frozen=True)
@@ -165,13 +167,13 @@ class Reference:
     method: str
 
 
-def _with_empty(one: UnitValues | None) -> np.ndarray | None:
-    return None if one is None else one.values + one.empty / len(one.values)
+def _with_empty(estimate: UnitValues | None) -> np.ndarray | None:
+    return None if estimate is None else estimate.values + estimate.empty / len(estimate.values)
 
 
 def exact_reference(game: BatchGame) -> Reference:
     """Exact Shapley values, for at most 12 units."""
-    values = [_with_empty(one) for one in ExactEstimator(12).estimate(game, np.random.default_rng(0))]
+    values = [_with_empty(estimate) for estimate in ExactEstimator(12).estimate(game, np.random.default_rng(0))]
     return Reference(values, (values, values), "exact")
 
 
@@ -180,7 +182,7 @@ def sampled_reference(game: BatchGame, permutations: int) -> Reference:
     blocks = max(permutations // BLOCK, 2)
     rng = numpy_generator(0, "agreement reference")
     drawn = [[_with_empty(o) for o in PermutationEstimator(BLOCK).estimate(game, rng)] for _ in range(blocks)]
-    stacks = [None if one[0] is None else np.stack(one) for one in zip(*drawn, strict=True)]
+    stacks = [None if repeats[0] is None else np.stack(repeats) for repeats in zip(*drawn, strict=True)]
     values = _means(stacks, slice(None))
     played = [stack for stack in stacks if stack is not None]
     error = np.concatenate([stack.std(0, ddof=1) / np.sqrt(blocks) for stack in played])
@@ -189,5 +191,5 @@ def sampled_reference(game: BatchGame, permutations: int) -> Reference:
     return Reference(values, halves, f"{blocks * BLOCK} permutations, s.e. {error.mean() / size:.1%}")
 
 
-def _means(stacks: Sequence[np.ndarray | None], part: slice) -> list[np.ndarray | None]:
-    return [None if stack is None else stack[part].mean(0) for stack in stacks]
+def _means(stacks: Sequence[np.ndarray | None], rows: slice) -> list[np.ndarray | None]:
+    return [None if stack is None else stack[rows].mean(0) for stack in stacks]
