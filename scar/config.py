@@ -123,11 +123,12 @@ class PPOConfig:
         for name in ("kl_coef", "value_loss_coef", "weight_decay"):
             require(getattr(self, name) >= 0, f"ppo.{name}={getattr(self, name)}", "0 or more")
 
-    def _check_divides(self, whole: str, part: str) -> None:
-        total, piece = getattr(self, whole), getattr(self, part)
-        if total % piece:
+    def _check_divides(self, name: str, divisor_name: str) -> None:
+        size, divisor = getattr(self, name), getattr(self, divisor_name)
+        if size % divisor:
             raise ValueError(
-                f"ppo.{whole}={total} is not divisible by ppo.{part}={piece}; set {part} to one of {_divisors(total)}"
+                f"ppo.{name}={size} is not divisible by ppo.{divisor_name}={divisor}; "
+                f"set {divisor_name} to one of {_divisors(size)}"
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 TOP = ("scale", "seed", "model_seed", "threads", "device", "recipe")
 """Single values. `device`: cpu or cuda; `recipe`: that of the models trained here (scar/supervised/store.py)."""
 NOT_NAMED = ("_target_", "rows_a_batch", "shape", "labels")
-"""Keys without a say in any number: a class's place in the code, how many rows go into one pass, what `make check` is told."""
+"""Keys without a say in any number: a class's place in the code, how many rows go into one pass, what `make check` reads."""
 NOT_OF_MODELS = ("build", "stated", "gold")
 """Keys of `models` that follow from the task and its data, or are of the model that judges finished runs."""
 
@@ -31,10 +31,10 @@ OLD_NAMES = {
 
 def old_name(target: str) -> str:
     """The name of a class by the `_target_` of an old record; ValueError for one that no record has."""
-    known = target.rpartition(".")[2]
-    if known not in OLD_NAMES:
+    class_name = target.rpartition(".")[2]
+    if class_name not in OLD_NAMES:
         raise ValueError(f"{target} is no class of this code")
-    return OLD_NAMES[known]
+    return OLD_NAMES[class_name]
 
 
 def data_source(task: Mapping[str, Any]) -> str:
@@ -97,8 +97,8 @@ def credit_settings(config: Mapping[str, Any], name_of: Callable[[str], str], ne
         estimator = config["estimator"]
         settings["estimator"] = {"name": name_of(estimator["_target_"]), **_named(estimator)}
     if "scorer" in needs:
-        scored = config.get("coalitions", {})
-        settings["coalitions"] = {key: scored[key] for key in ("backend", "dtype") if key in scored}
+        coalitions = config.get("coalitions", {})
+        settings["coalitions"] = {key: coalitions[key] for key in ("backend", "dtype") if key in coalitions}
     return settings
 
 
@@ -109,5 +109,5 @@ def judge_settings(judge: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(node: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """A node's values, at every depth, without the keys that have no say."""
-    left_out = (*NOT_NAMED, *without)
-    return {k: _named(v) if isinstance(v, Mapping) else v for k, v in node.items() if k not in left_out}
+    excluded = (*NOT_NAMED, *without)
+    return {k: _named(v) if isinstance(v, Mapping) else v for k, v in node.items() if k not in excluded}

@@ -3,7 +3,7 @@
 Every type is a frozen dataclass that checks shapes and dtypes when it is built, so that an error shows where it was
 made and not three stages later. Masks are True on real tokens, everywhere. Shapes: B batch, P prompt tokens,
 T response tokens, N units, R response tokens of the reward model. This module holds data only; no stage of the
-computation lives here. The types of the coalition games are in scar/types.py.
+computation lives here. The types of the coalition games come last.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | Non
     """Raise if `tensor` is not of `dtype` and `shape` (None: any size)."""
     if tensor.dtype != dtype:
         raise TypeError(f"{name} has dtype {tensor.dtype}; it must be {dtype}")
-    if tensor.dim() != len(shape) or any(w is not None and g != w for g, w in zip(tensor.shape, shape, strict=True)):
-        wanted = "x".join("*" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {wanted}")
+    if tensor.dim() != len(shape) or any(
+        allowed is not None and got != allowed for got, allowed in zip(tensor.shape, shape, strict=True)
+    ):
+        expected = "x".join("*" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {expected}")
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,11 @@ class PromptBatch:
 
     def select(self, rows: Tensor) -> PromptBatch:
         """The prompts `rows` i64[R], as wide as before."""
-        places = rows.tolist()
-        reward_texts = None if self.reward_texts is None else [self.reward_texts[i] for i in places]
-        return PromptBatch(self.prompt_ids[rows], self.prompt_mask[rows], [self.texts[i] for i in places], reward_texts)
+        indices = rows.tolist()
+        reward_texts = None if self.reward_texts is None else [self.reward_texts[i] for i in indices]
+        return PromptBatch(
+            self.prompt_ids[rows], self.prompt_mask[rows], [self.texts[i] for i in indices], reward_texts
+        )
 
 
 @dataclass(frozen=True)
@@ -246,9 +250,9 @@ UpdateStats = dict[str, float]
 """Named scalars of one PPO update: losses, clip fractions, approximate KL, entropy, gradient norm, skipped steps."""
 
 
-# The data types of the coalition games: which coalitions to score, their texts, and the values found.
+# The data types of the coalition games: which coalitions to score, their texts, and their values.
 #
-# Frozen and checked like those of scar/types.py, but NumPy: plans are small and float64. M coalitions, n units.
+# Frozen and checked like those above, but NumPy: plans are small and float64. M coalitions, n units.
 
 
 @dataclass(frozen=True)
@@ -292,7 +296,7 @@ class CoalitionRows:
 @dataclass(frozen=True)
 class UnitValues:
     """What an estimator says of one response: `values` f64[n], which sum to v(all) - v(empty); `empty` = v(empty);
-    `empty_share` f64[n], sum 1: what each unit would get of v(empty) if that were 0; `queries`: coalitions asked for;
+    `empty_share` f64[n], sum 1: what each unit would get of v(empty) if that were 0; `queries`: coalitions evaluated;
     `hierarchy`: "given", or "rebalanced" or "coarsened" where the given one was over the estimator's budget."""
 
     values: np.ndarray

@@ -94,11 +94,11 @@ class GPT2Trunk:
 
 def _rotate(model: Any, positions: Tensor, *tensors: Tensor) -> None:
     """Rotate the leading dimensions of each [N, heads, head_dim] in place, by the model's own table of angles."""
-    cos, sin = (part[0][:, None, :] for part in model.rotary_emb(tensors[0], positions[None]))
+    cos, sin = (table[0][:, None, :] for table in model.rotary_emb(tensors[0], positions[None]))
     for x in tensors:
-        turned = x[..., : cos.shape[-1]]
-        first, second = turned.chunk(2, dim=-1)
-        turned.copy_(turned * cos + torch.cat([-second, first], -1) * sin)
+        rotated = x[..., : cos.shape[-1]]
+        first, second = rotated.chunk(2, dim=-1)
+        rotated.copy_(rotated * cos + torch.cat([-second, first], -1) * sin)
 
 
 class GPTNeoXTrunk:

@@ -62,7 +62,7 @@ class PlainScorer:
             for ids, length in zip(rows.ids, rows.lengths, strict=True)
         ]
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        found = np.empty(len(texts))
+        scores = np.empty(len(texts))
         for bucket in _length_buckets([len(texts[i]) for i in order]):
             members = order[bucket]
             ids = torch.zeros(len(members), len(texts[members[-1]]), dtype=torch.int64)
@@ -70,8 +70,8 @@ class PlainScorer:
             for row, i in enumerate(members):
                 ids[row, : len(texts[i])] = torch.from_numpy(texts[i])
                 mask[row, : len(texts[i])] = True
-            found[members] = self._reward_model.score(ids.to(self._device), mask.to(self._device)).double().cpu()
-        return np.split(found, np.cumsum([len(rows.ids) for rows in batch])[:-1])
+            scores[members] = self._reward_model.score(ids.to(self._device), mask.to(self._device)).double().cpu()
+        return np.split(scores, np.cumsum([len(rows.ids) for rows in batch])[:-1])
 
 
 def _length_buckets(lengths: list[int]) -> Iterator[slice]:
@@ -99,10 +99,13 @@ class CachedScorer:
 
     def score(self, batch: Sequence[CoalitionRows]) -> list[np.ndarray]:
         """See CoalitionScorer."""
-        worth = [len(rows.prompt_ids) >= rows.ids.shape[1] and len(rows.ids) > 1 for rows in batch]
-        rest = [rows for rows, shared in zip(batch, worth, strict=True) if not shared]
+        shares_prompt = [len(rows.prompt_ids) >= rows.ids.shape[1] and len(rows.ids) > 1 for rows in batch]
+        rest = [rows for rows, shared in zip(batch, shares_prompt, strict=True) if not shared]
         plain = iter(self._plain.score(rest) if rest else [])
-        return [self._score_behind(rows) if shared else next(plain) for rows, shared in zip(batch, worth, strict=True)]
+        return [
+            self._score_behind(rows) if shared else next(plain)
+            for rows, shared in zip(batch, shares_prompt, strict=True)
+        ]
 
     @torch.no_grad()
     def _score_behind(self, rows: CoalitionRows) -> np.ndarray:
@@ -111,19 +114,19 @@ class CachedScorer:
         prompt = torch.from_numpy(rows.prompt_ids)[None].to(device)
         prefix = base(input_ids=prompt, use_cache=True)
         layers = [(layer.keys, layer.values) for layer in prefix.past_key_values.layers]
-        found = np.empty(len(rows.ids))
+        scores = np.empty(len(rows.ids))
         empty = rows.lengths == 0
         if empty.any():
-            found[empty] = float(self._reward_model.read(prefix.last_hidden_state[0, -1]))
+            scores[empty] = float(self._reward_model.read(prefix.last_hidden_state[0, -1]))
         order = np.argsort(rows.lengths, kind="stable")
         order = order[~empty[order]]
-        size = self._rows_a_chunk(len(rows.prompt_ids) + rows.ids.shape[1], layers)
+        size = self._rows_per_chunk(len(rows.prompt_ids) + rows.ids.shape[1], layers)
         for start in range(0, len(order), size):
-            part = order[start : start + size]
-            found[part] = self._score_chunk(rows.ids[part], rows.lengths[part], prompt.shape[1], layers)
-        return found
+            index = order[start : start + size]
+            scores[index] = self._score_chunk(rows.ids[index], rows.lengths[index], prompt.shape[1], layers)
+        return scores
 
-    def _rows_a_chunk(self, width: int, layers: list[tuple[Tensor, Tensor]]) -> int:
+    def _rows_per_chunk(self, width: int, layers: list[tuple[Tensor, Tensor]]) -> int:
         """How many rows fit the memory bound: their copies of all keys and values, and the activations of their tokens."""
         keys = layers[0][0]
         config = self._model.config
@@ -132,15 +135,15 @@ class CachedScorer:
         return max(1, self._memory_bytes // (width * per_token))
 
     def _score_chunk(
-        self, ids: np.ndarray, lengths: np.ndarray, before: int, layers: list[tuple[Tensor, Tensor]]
+        self, ids: np.ndarray, lengths: np.ndarray, prompt_length: int, layers: list[tuple[Tensor, Tensor]]
     ) -> Tensor:
         width, count = int(lengths.max()), len(ids)
         tokens = torch.from_numpy(np.maximum(ids[:, :width], 0)).to(self._device)
         length = torch.from_numpy(lengths).to(self._device)
         # A fresh cache each time: the forward pass appends to it. `expand` shares the prompt until then.
         cache = DynamicCache([(k.expand(count, *k.shape[1:]), v.expand(count, *v.shape[1:])) for k, v in layers])
-        positions = torch.arange(before, before + width, device=self._device)
-        mask = torch.arange(before + width, device=self._device) < before + length[:, None]
+        positions = torch.arange(prompt_length, prompt_length + width, device=self._device)
+        mask = torch.arange(prompt_length + width, device=self._device) < prompt_length + length[:, None]
         hidden = self._model.base_model(
             input_ids=tokens,
             attention_mask=mask.long(),
@@ -198,20 +201,22 @@ def make_scorer(
     }
     first = {"auto": "fused" if architecture in TRUNKS else "generic"}.get(backend, backend)
     order = list(makers)
-    held = next(reward_model.model.base_model.parameters()).dtype
+    weights_dtype = next(reward_model.model.base_model.parameters()).dtype
     probe = _probe(reward_model)
     truth = np.concatenate(PlainScorer(reward_model, device=device).score(probe))
     for name in order[order.index(first) :]:
         scorer = makers[name](reward_model)
         difference = _difference(scorer, probe, truth)
-        if name == "plain" or difference <= TOLERANCES[held]:
-            if DTYPES[dtype] != held and dtype != "float32":  # the way is right; what narrower numbers cost is reported
+        if name == "plain" or difference <= TOLERANCES[weights_dtype]:
+            if (
+                DTYPES[dtype] != weights_dtype and dtype != "float32"
+            ):  # the way is right; what narrower numbers cost is reported
                 scorer = makers[name](_in_dtype(reward_model, dtype))
                 difference = _difference(scorer, probe, truth)
-            narrowest = dtype if held == torch.float32 else str(held).removeprefix("torch.")
+            narrowest = dtype if weights_dtype == torch.float32 else str(weights_dtype).removeprefix("torch.")
             return scorer, ScorerReport(name, narrowest, difference, memory_mib)
-        found = f"coalitions.backend={name} differs by {difference:.2g} from whole sequences on {architecture}"
-        logger.warning("%s (allowed %.0e): using the next simpler one", found, TOLERANCES[held])
+        message = f"coalitions.backend={name} differs by {difference:.2g} from whole sequences on {architecture}"
+        logger.warning("%s (allowed %.0e): using the next simpler one", message, TOLERANCES[weights_dtype])
     raise AssertionError("the plain backend is always accepted")
 
 
@@ -227,11 +232,11 @@ def _probe(reward_model: SequenceScorer) -> list[CoalitionRows]:
     """A short and a longer prompt with coalitions of ragged responses, blanks included."""
     rng = np.random.default_rng(0)  # of its own: no stream of the run is touched
     vocabulary = int(reward_model.model.config.vocab_size)
-    room = int(getattr(reward_model.model.config, "max_position_embeddings", 512) or 512)
+    context = int(getattr(reward_model.model.config, "max_position_embeddings", 512) or 512)
     batch = []
     for prompt_length, width in (
-        (min(3, room // 2), min(9, room // 2)),
-        (min(40, room - room // 3), min(11, room // 3)),
+        (min(3, context // 2), min(9, context // 2)),
+        (min(40, context - context // 3), min(11, context // 3)),
     ):
         ids = np.tile(rng.integers(0, vocabulary, width), (6, 1))
         ids[rng.random(ids.shape) < 0.4] = reward_model.space_id
@@ -243,8 +248,8 @@ def _probe(reward_model: SequenceScorer) -> list[CoalitionRows]:
 def _difference(scorer: CoalitionScorer, probe: list[CoalitionRows], truth: np.ndarray) -> float:
     """Largest |difference| / (1 + |score|) on the probe; infinite for a backend that cannot run this model."""
     try:
-        found = np.concatenate(scorer.score(probe))
+        scores = np.concatenate(scorer.score(probe))
     except (TypeError, AttributeError, RuntimeError, IndexError, ValueError) as error:
         logger.warning("coalition scorer %s cannot run this model: %s", type(scorer).__name__, error)
         return float("inf")
-    return float((np.abs(found - truth) / (1 + np.abs(truth))).max())
+    return float((np.abs(scores - truth) / (1 + np.abs(truth))).max())

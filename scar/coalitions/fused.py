@@ -19,10 +19,15 @@ from scar.coalitions.trie import Trie, build_trie, chunks, cut_columns, new_toke
 from scar.coalitions.trie_attention import SharedPrompts, attend_reads, attend_stages, lay_out
 from scar.types import CoalitionRows
 
+# Example: the trie of scar/coalitions/trie.py, 7 coalitions of "not really bad" behind "The film is", in a model of width H.
+# `embed` gives the flat matrix [18,H]: rows 0-2 the prompt (positions 0-2), rows 3-10 stage 1 (positions 3-4, four times),
+# rows 11-17 stage 2 (position 5). Each layer but the last projects all 18 rows at once and attends three times: 1 node of 3
+# queries and 3 keys, 4 nodes of 2 and 5, 7 nodes of 1 and 6. The last layer finishes rows 11-17 alone, and `read` gives 7 scores.
+
 SHORT_PROMPT = 32
 """Up to so many tokens a prompt is cheaper as the first stage of the trie than attended to apart."""
 STAGE_TOKENS = 6
-"""About so many columns a stage; more stages share more and make smaller attention calls."""
+"""About so many columns per stage; more stages share more and make smaller attention calls."""
 MAX_STAGES = 8
 PROMPT_SHARE = 4
 """At most 1/4 of the memory goes to the keys and values of several long prompts; one alone may take more."""
@@ -48,8 +53,8 @@ class FusedScorer:
     @torch.no_grad()
     def score(self, batch: Sequence[CoalitionRows]) -> list[np.ndarray]:
         """See CoalitionScorer. ValueError when the memory bound does not allow even one row."""
-        asked = [i for i in range(len(batch)) if len(batch[i].ids)]
-        order = sorted(asked, key=lambda i: (len(batch[i].prompt_ids), batch[i].ids.shape[1]))
+        nonempty = [i for i in range(len(batch)) if len(batch[i].ids)]
+        order = sorted(nonempty, key=lambda i: (len(batch[i].prompt_ids), batch[i].ids.shape[1]))
         short = [i for i in order if len(batch[i].prompt_ids) <= SHORT_PROMPT]
         out: list[np.ndarray] = [np.empty(0)] * len(batch)
         for members, shared in [(short, False), *((group, True) for group in self._groups(batch, order[len(short) :]))]:
@@ -65,10 +70,10 @@ class FusedScorer:
         per_token = 2 * trunk.layers * trunk.heads * trunk.head_dim * self._element_bytes + self._token_bytes
         group: list[int] = []
         for i in order:
-            needed, limit = len(batch[i].prompt_ids) * per_token, self._prompt_bytes + self._chunk_bytes
-            if needed > limit:
-                shown = f"a prompt of {len(batch[i].prompt_ids)} tokens needs {needed} bytes"
-                raise ValueError(f"{shown}, the limit is {limit}; raise coalitions.memory_mib")
+            prompt_bytes, limit = len(batch[i].prompt_ids) * per_token, self._prompt_bytes + self._chunk_bytes
+            if prompt_bytes > limit:
+                message = f"a prompt of {len(batch[i].prompt_ids)} tokens needs {prompt_bytes} bytes"
+                raise ValueError(f"{message}, the limit is {limit}; raise coalitions.memory_mib")
             if group and (len(group) + 1) * len(batch[i].prompt_ids) * per_token > self._prompt_bytes:
                 yield group
                 group = []
@@ -98,10 +103,10 @@ class FusedScorer:
         ends = torch.arange(batch, device=device) * width + torch.tensor(lengths, device=device) - 1
         keys, values = [], []
         for layer in range(trunk.layers):
-            q, k, v = (part.view(batch, width, *part.shape[1:]) for part in trunk.project(layer, x, positions))
+            q, k, v = (tensor.view(batch, width, *tensor.shape[1:]) for tensor in trunk.project(layer, x, positions))
             keys.append(k.contiguous())
             values.append(v.contiguous())
-            q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+            q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
             attended = scaled_dot_product_attention(q, k, v, scale=trunk.scale(layer), is_causal=True)
             attended = attended.transpose(1, 2).reshape(batch * width, -1)
             if layer == trunk.layers - 1:
@@ -110,7 +115,7 @@ class FusedScorer:
         return SharedPrompts(keys, values, lengths, self._read(trunk.close(x)).double().cpu())
 
     def _score_group(self, group: list[CoalitionRows], prompts: SharedPrompts | None) -> list[np.ndarray]:
-        rows, prompt_ids = sort_rows(group), [one.prompt_ids for one in group]
+        rows, prompt_ids = sort_rows(group), [coalitions.prompt_ids for coalitions in group]
         width = rows.ids.shape[1]
         cuts = cut_columns(width, max(2, min(MAX_STAGES, round(width / STAGE_TOKENS))))
         added, alone = (new_tokens(rows, cuts, alone=alone) for alone in (False, True))
@@ -121,14 +126,14 @@ class FusedScorer:
             added += (rows.first_difference == 0) * lengths[rows.owner]
             alone += lengths[rows.owner]
         costs, first_costs = (self._row_bytes(tokens, context) for tokens in (added, alone))
-        found = np.empty(len(rows.ids))
-        for part in chunks(costs, first_costs, self._chunk_bytes, usual=self._usual_bytes):
-            found[part] = self._score_trie(
-                build_trie(rows, part, cuts, prompt_ids, with_prompts=prompts is None), prompts
+        scores = np.empty(len(rows.ids))
+        for index in chunks(costs, first_costs, self._chunk_bytes, usual=self._usual_bytes):
+            scores[index] = self._score_trie(
+                build_trie(rows, index, cuts, prompt_ids, with_prompts=prompts is None), prompts
             ).numpy()
-        unsorted = np.empty(len(found))
-        unsorted[rows.order] = found
-        return np.split(unsorted, np.cumsum([len(one.ids) for one in group])[:-1])
+        as_given = np.empty(len(scores))
+        as_given[rows.order] = scores
+        return np.split(as_given, np.cumsum([len(coalitions.ids) for coalitions in group])[:-1])
 
     def _row_bytes(self, tokens: np.ndarray, context: int) -> np.ndarray:
         """Bytes that each row adds: activations of its new tokens, keys and values of all that its last token sees."""

@@ -14,6 +14,13 @@ import numpy as np
 
 from scar.types import CoalitionRows
 
+# Example: the prompt "The film is" and the response "not really bad" in three units of a token each, "_" the space token.
+# Sorted, the 7 coalitions but the grand one are _ _ _ | _ _ bad | _ really _ | _ really bad | not _ _ | not _ bad | not really _.
+# Cut into columns 0-1 and 2, they become three stages of 3 + 8 + 7 = 18 tokens, in place of 7 rows x 6 = 42:
+#   stage 0, the prompt    [The film is]
+#   stage 1, columns 0-1   [_ _]       [_ really]  [not _]     [not really]   parents 0 0 0 0
+#   stage 2, column 2      [_] [bad]   [_] [bad]   [_] [bad]   [_]            parents 0 0 1 1 2 2 3; each row is read here
+
 PAD = -1
 """Stands behind the end of a row; any negative number would do."""
 
@@ -66,7 +73,7 @@ def padded(rows: CoalitionRows, width: int) -> np.ndarray:
 
 
 def row_keys(ids: np.ndarray) -> np.ndarray:
-    """One comparable value a row of i64[M,T]: equal rows have equal keys, and keys sort as the rows do."""
+    """One comparable value per row of i64[M,T]: equal rows have equal keys, and keys sort as the rows do."""
     codes = np.ascontiguousarray((ids + 1).astype(">u4"))
     if codes.shape[1] == 0:
         return np.zeros(len(ids), dtype=np.int64)
@@ -127,11 +134,16 @@ def chunks(costs: np.ndarray, first_costs: np.ndarray, limit: int, *, usual: int
 
 
 def build_trie(
-    rows: SortedRows, part: slice, cuts: Sequence[tuple[int, int]], prompts: Sequence[np.ndarray], *, with_prompts: bool
+    rows: SortedRows,
+    index: slice,
+    cuts: Sequence[tuple[int, int]],
+    prompts: Sequence[np.ndarray],
+    *,
+    with_prompts: bool,
 ) -> Trie:
     """The trie of consecutive sorted rows behind `prompts`, whose tokens are its first stage if `with_prompts`."""
-    ids, lengths, owner = rows.ids[part], rows.lengths[part], rows.owner[part]
-    first_difference = rows.first_difference[part].copy()
+    ids, lengths, owner = rows.ids[index], rows.lengths[index], rows.owner[index]
+    first_difference = rows.first_difference[index].copy()
     first_difference[0] = 0
     prompt_lengths = np.array([len(prompt) for prompt in prompts])
     count, first_owner = len(ids), int(owner[0])

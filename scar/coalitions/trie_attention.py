@@ -1,4 +1,4 @@
-"""Attention over a trie: each node's tokens see their prompt, the nodes above theirs, and themselves up to their place."""
+"""Attention over a trie: each node's tokens see their prompt, the nodes above theirs, and their own node up to themselves."""
 
 from __future__ import annotations
 
@@ -78,12 +78,16 @@ def lay_out(trie: Trie, *, device: torch.device, dtype: torch.dtype) -> Layout:
         gathered = torch.from_numpy(context).to(device)
         flat = gathered.flatten() if number else None
         stages.append(Nodes(rows, count, width, flat, mask, _spans(stage.owner, width)))
-        found = np.flatnonzero(trie.read_stage == number)
-        if len(found):
-            node, offset = (torch.from_numpy(of[found]).to(device) for of in (trie.read_node, trie.read_offset))
+        read_rows = np.flatnonzero(trie.read_stage == number)
+        if len(read_rows):
+            node, offset = (
+                torch.from_numpy(values[read_rows]).to(device) for values in (trie.read_node, trie.read_offset)
+            )
             seen = mask[offset][:, None] if mask.dim() == 2 else mask[node, :, offset]
-            token, row = rows.start + node * width + offset, torch.from_numpy(found).to(device)
-            reads.append(Reads(row, token, gathered[node].flatten(), seen[:, :, None], _spans(trie.owner[found], 1)))
+            token, row = rows.start + node * width + offset, torch.from_numpy(read_rows).to(device)
+            reads.append(
+                Reads(row, token, gathered[node].flatten(), seen[:, :, None], _spans(trie.owner[read_rows], 1))
+            )
         start = rows.stop
     ids, positions = (
         torch.from_numpy(np.concatenate([getattr(stage, name).ravel() for stage in trie.stages])).to(device)
@@ -93,7 +97,7 @@ def lay_out(trie: Trie, *, device: torch.device, dtype: torch.dtype) -> Layout:
 
 
 def _hide_padding(mask: Tensor, prompt_lengths: np.ndarray, prompt_width: int) -> Tensor:
-    """A causal mask [w,K] that also hides what stands behind a prompt's end; one a node where lengths differ."""
+    """A causal mask [w,K] that also hides what stands behind a prompt's end; one per node where lengths differ."""
     if prompt_lengths.min() == prompt_width:
         return mask
     behind = np.zeros((len(prompt_lengths), mask.shape[1]), dtype=bool)
@@ -116,7 +120,7 @@ def attend_stages(trunk: Trunk, layer: int, x: Tensor, layout: Layout, prompts: 
     for stage in layout.stages:
         index = slice(stage.rows.start, stage.rows.stop) if stage.context is None else stage.context
         queries, keys, values = (
-            part.view(stage.count, -1, *q.shape[1:]).transpose(1, 2) for part in (q[stage.rows], k[index], v[index])
+            tensor.view(stage.count, -1, *q.shape[1:]).transpose(1, 2) for tensor in (q[stage.rows], k[index], v[index])
         )
         out, norm = attend(queries, keys, values, scale=trunk.scale(layer), mask=stage.mask)
         out, norm = out.transpose(1, 2).flatten(0, 1), norm.transpose(1, 2).flatten(0, 1)
@@ -131,12 +135,12 @@ def attend_reads(trunk: Trunk, layer: int, x: Tensor, layout: Layout, prompts: S
     q, k, v = trunk.project(layer, x, layout.positions)
     parts = []
     for reads in layout.reads:
-        asked = q[reads.token]
-        keys, values = (part[reads.context].view(len(asked), -1, *q.shape[1:]).transpose(1, 2) for part in (k, v))
-        out, norm = attend(asked[:, :, None], keys, values, scale=trunk.scale(layer), mask=reads.mask)
+        queries = q[reads.token]
+        keys, values = (tensor[reads.context].view(len(queries), -1, *q.shape[1:]).transpose(1, 2) for tensor in (k, v))
+        out, norm = attend(queries[:, :, None], keys, values, scale=trunk.scale(layer), mask=reads.mask)
         out, norm = out[:, :, 0], norm[:, :, 0]
         if prompts is not None:
-            out = _with_prompts(trunk, layer, asked, out, norm, reads.spans, prompts)
+            out = _with_prompts(trunk, layer, queries, out, norm, reads.spans, prompts)
         parts.append(out.flatten(1))
     return torch.cat(parts)
 
@@ -146,12 +150,14 @@ def _with_prompts(
 ) -> Tensor:
     """`out` [n,H,D], whose log-normaliser is `norm` [n,H], merged with what the queries [n,H,D] see of their prompts."""
     parts = []
-    for prompt, part in spans:
+    for prompt, index in spans:
         length = prompts.lengths[prompt]
-        keys, values = (of[layer][prompt, None, :length].transpose(1, 2) for of in (prompts.keys, prompts.values))
-        seen, seen_norm = attend(q[None, part].transpose(1, 2), keys, values, scale=trunk.scale(layer))
-        beside = seen[0].transpose(0, 1), seen_norm[0].transpose(0, 1)
-        parts.append(merge(beside, (out[part], norm[part])))
+        keys, values = (
+            by_layer[layer][prompt, None, :length].transpose(1, 2) for by_layer in (prompts.keys, prompts.values)
+        )
+        attended, attended_norm = attend(q[None, index].transpose(1, 2), keys, values, scale=trunk.scale(layer))
+        beside = attended[0].transpose(0, 1), attended_norm[0].transpose(0, 1)
+        parts.append(merge(beside, (out[index], norm[index])))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -176,8 +182,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None
         return out, normaliser
     block = max(1, BLOCK_SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
     parts = [
-        _attend_block(part, k, v, scale=scale, mask=_of_queries(mask, start, block))
-        for start, part in zip(range(0, q.shape[2], block), q.split(block, 2), strict=True)
+        _attend_block(queries, k, v, scale=scale, mask=_of_queries(mask, start, block))
+        for start, queries in zip(range(0, q.shape[2], block), q.split(block, 2), strict=True)
     ]
     return torch.cat([out for out, _ in parts], 2), torch.cat([normaliser for _, normaliser in parts], 2)
 

@@ -56,10 +56,10 @@ class PlanEstimator(ABC):
             self.plan(count, hierarchy, generator) if count > 1 else None
             for count, hierarchy in zip(game.counts, game.hierarchies, strict=True)
         ]
-        found = game.evaluate([None if planned is None else planned[0].coalitions for planned in plans])
+        values = game.evaluate([None if planned is None else planned[0].coalitions for planned in plans])
         return [
             None if planned is None or v is None else _unit_values(*planned, v)
-            for planned, v in zip(plans, found, strict=True)
+            for planned, v in zip(plans, values, strict=True)
         ]
 
 

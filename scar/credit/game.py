@@ -70,8 +70,8 @@ class _Response:
         if fill == "space":
             lengths = np.full(len(absent), len(self.ids))
             return CoalitionRows(self.prompt_ids, np.where(absent, space_id, self.ids), lengths)
-        kept_first = np.argsort(absent, axis=1, kind="stable")
-        return CoalitionRows(self.prompt_ids, self.ids[kept_first], (~absent).sum(1))
+        present_first = np.argsort(absent, axis=1, kind="stable")
+        return CoalitionRows(self.prompt_ids, self.ids[present_first], (~absent).sum(1))
 
 
 class BatchGame:
@@ -94,11 +94,11 @@ class BatchGame:
 
     def evaluate(self, coalitions: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
         """v of the coalitions b[M,n] of each response: f64[M], in their order; None costs nothing and stays None."""
-        asked: dict[int, np.ndarray] = {}  # response -> rows that are not the grand coalition
+        to_score: dict[int, np.ndarray] = {}  # response -> rows that are not the grand coalition
         groups: dict[bytes, list[int]] = {}  # prompt -> responses
         for number, (masks, response) in enumerate(zip(coalitions, self._responses, strict=True)):
             if masks is not None:
-                asked[number] = np.flatnonzero(~masks.all(1))
+                to_score[number] = np.flatnonzero(~masks.all(1))
                 groups.setdefault(response.prompt_ids.tobytes(), []).append(number)
         values = [
             None
@@ -106,19 +106,19 @@ class BatchGame:
             else np.full(len(masks), response.raw)  # v(all): docs/decisions.md#eos-and-the-whole-score
             for masks, response in zip(coalitions, self._responses, strict=True)
         ]
-        merged = [self._merge(numbers, coalitions, asked) for numbers in groups.values()]
-        found = self._scorer.score([rows for rows, _ in merged]) if merged else []
-        for numbers, (_, inverse), scores in zip(groups.values(), merged, found, strict=True):
-            everything, start = scores[inverse], 0
+        merged = [self._merge(numbers, coalitions, to_score) for numbers in groups.values()]
+        scores_by_prompt = self._scorer.score([rows for rows, _ in merged]) if merged else []
+        for numbers, (_, inverse), scores in zip(groups.values(), merged, scores_by_prompt, strict=True):
+            row_scores, start = scores[inverse], 0
             for number in numbers:
-                target, rows = values[number], asked[number]
+                target, rows = values[number], to_score[number]
                 assert target is not None
-                target[rows] = everything[start : start + len(rows)]
+                target[rows] = row_scores[start : start + len(rows)]
                 start += len(rows)
         return values
 
     def _merge(
-        self, numbers: list[int], coalitions: Sequence[np.ndarray | None], asked: dict[int, np.ndarray]
+        self, numbers: list[int], coalitions: Sequence[np.ndarray | None], to_score: dict[int, np.ndarray]
     ) -> tuple[CoalitionRows, np.ndarray]:
         """The distinct rows behind one prompt, and which of them each coalition of these responses is."""
         parts = []
@@ -126,9 +126,9 @@ class BatchGame:
             masks = coalitions[number]
             assert masks is not None
             response = self._responses[number]
-            parts.append(response.rows(masks[asked[number]], fill=self._fill, space_id=self._scorer.space_id))
-        width = max(part.ids.shape[1] for part in parts)
-        ids = np.concatenate([padded(part, width) for part in parts])
-        lengths = np.concatenate([part.lengths for part in parts])
+            parts.append(response.rows(masks[to_score[number]], fill=self._fill, space_id=self._scorer.space_id))
+        width = max(rows.ids.shape[1] for rows in parts)
+        ids = np.concatenate([padded(rows, width) for rows in parts])
+        lengths = np.concatenate([rows.lengths for rows in parts])
         _, first, inverse = np.unique(row_keys(ids), return_index=True, return_inverse=True)
         return CoalitionRows(parts[0].prompt_ids, ids[first], lengths[first]), inverse

@@ -38,7 +38,7 @@ def needs(method: Callable[..., CreditMethod]) -> tuple[str, ...]:
             f"{name}.needs_units is no longer read; leave it out, and give `assign` the parameter `units` if it uses units"
         )
     made_with, units = inspect.signature(method).parameters, "units" in inspect.signature(method.assign).parameters
-    return (*(part for part in CONSTRUCTED_WITH if part in made_with), *(["units"] if units else []))
+    return (*(parameter for parameter in CONSTRUCTED_WITH if parameter in made_with), *(["units"] if units else []))
 
 
 def credit_without_units(per_token: Tensor, scores: Scores, *, queries: int) -> Credit:
@@ -51,8 +51,8 @@ def credit_without_units(per_token: Tensor, scores: Scores, *, queries: int) -> 
 
 def check_efficiency(per_token: Tensor, scores: Scores) -> float:
     """Largest |sum of a row - score| / (1 + |score|); RuntimeError above 1e-4 (it is never repaired)."""
-    wanted = scores.credited
-    error = ((per_token.sum(1) - wanted).abs() / (1 + wanted.abs())).max()
+    credited = scores.credited
+    error = ((per_token.sum(1) - credited).abs() / (1 + credited.abs())).max()
     if not error <= 1e-4:  # also true for nan
         raise RuntimeError(
             f"credit does not sum to the reward-model score (relative error {float(error):.3g}, allowed 1e-4): "
@@ -160,13 +160,13 @@ class ScarMethod:
     def assign(self, rollout: Rollout, scores: Scores, units: Units, *, generator: np.random.Generator) -> Credit:
         """Unit values of every response; `generator` feeds estimators that sample."""
         units = readable_units(units, scores.inputs)
-        found = self._estimator.estimate(self._game.batch(scores, units), generator)
+        estimates = self._estimator.estimate(self._game.batch(scores, units), generator)
         unit_values = torch.zeros(units.end_step.shape, dtype=torch.float64)
-        leftover = torch.zeros(len(found))
-        for row, (count, estimated) in enumerate(zip(units.count.tolist(), found, strict=True)):
-            if estimated is not None:
-                unit_values[row, :count] = torch.from_numpy(self._with_empty(estimated))
-                leftover[row] = estimated.empty if self._empty == "terminal" else 0.0
+        leftover = torch.zeros(len(estimates))
+        for row, (count, estimate) in enumerate(zip(units.count.tolist(), estimates, strict=True)):
+            if estimate is not None:
+                unit_values[row, :count] = torch.from_numpy(self._with_empty(estimate))
+                leftover[row] = estimate.empty if self._empty == "terminal" else 0.0
             elif count == 1:
                 unit_values[row, 0] = float(scores.credited[row])
             else:  # no player (nothing but EOS), or a score that a rule replaced
@@ -175,8 +175,8 @@ class ScarMethod:
         placed = at_unit_ends(unit_values, units.end_step, units.count, steps=rollout.response_ids.shape[1])
         per_token = placed.float().to(device) + at_last_step(leftover.to(device), rollout)
         diagnostics = {"scar/efficiency_err_max": check_efficiency(per_token, scores)}
-        diagnostics |= _diagnose(units, unit_values, found)
-        queries = torch.tensor([0 if one is None else one.queries for one in found])
+        diagnostics |= _diagnose(units, unit_values, estimates)
+        queries = torch.tensor([0 if estimate is None else estimate.queries for estimate in estimates])
         return Credit(per_token, unit_values.float(), queries, diagnostics)
 
     def _with_empty(self, estimated: UnitValues) -> np.ndarray:
@@ -194,24 +194,24 @@ def readable_units(units: Units, inputs: RewardInputs) -> Units:
         return units
     occupied = torch.zeros(units.end_step.shape, dtype=torch.bool)
     rows, columns = (inputs.step.cpu() >= 0).nonzero(as_tuple=True)
-    found = units.unit_index[rows, inputs.step.cpu()[rows, columns]]
-    occupied[rows[found >= 0], found[found >= 0]] = True
+    unit = units.unit_index[rows, inputs.step.cpu()[rows, columns]]
+    occupied[rows[unit >= 0], unit[unit >= 0]] = True
     return merge_empty_units(units, occupied)
 
 
-def _diagnose(units: Units, unit_values: torch.Tensor, found: Sequence[UnitValues | None]) -> dict[str, float]:
+def _diagnose(units: Units, unit_values: torch.Tensor, estimates: Sequence[UnitValues | None]) -> dict[str, float]:
     """What to log of a batch of unit values."""
-    played = [one for one in found if one is not None]
+    played = [estimate for estimate in estimates if estimate is not None]
 
     def share(hierarchy: str) -> float:
-        return sum(one.hierarchy == hierarchy for one in played) / len(found)
+        return sum(estimate.hierarchy == hierarchy for estimate in played) / len(estimates)
 
     return {
         "scar/n_units_mean": float(units.count.float().mean()),
         "scar/one_unit_frac": float((units.count <= 1).float().mean()),
         "scar/n_units_max": float(units.count.max()),
-        "scar/evals_mean": sum(one.queries for one in played) / len(found),
-        "scar/v_empty_mean": float(np.mean([one.empty for one in played])) if played else 0.0,
+        "scar/evals_mean": sum(estimate.queries for estimate in played) / len(estimates),
+        "scar/v_empty_mean": float(np.mean([estimate.empty for estimate in played])) if played else 0.0,
         "scar/neg_credit_frac": float((unit_values < 0).sum() / max(int(units.count.sum()), 1)),
         "scar/rebalanced_frac": share("rebalanced"),
         "scar/coarsened_frac": share("coarsened"),

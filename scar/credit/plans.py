@@ -76,39 +76,39 @@ def _members(hierarchy: np.ndarray) -> list[np.ndarray]:
 def permutation_plan(count: int, permutations: int, generator: np.random.Generator) -> CoalitionPlan:
     """Unbiased Shapley estimate from `permutations` random orders, in antithetic pairs (each order and its reverse)."""
     orders = [generator.permutation(count) for _ in range(permutations // 2)]
-    return _plan_of_places(np.stack([np.argsort(arrivals) for order in orders for arrivals in (order, order[::-1])]))
+    return _plan_of_ranks(np.stack([np.argsort(arrivals) for order in orders for arrivals in (order, order[::-1])]))
 
 
 def sequential_plan(count: int) -> CoalitionPlan:
     """What each unit adds to those before it in the text: one order only, so no Shapley value (not in the paper)."""
-    return _plan_of_places(np.arange(count)[None])
+    return _plan_of_ranks(np.arange(count)[None])
 
 
-def _plan_of_places(places: np.ndarray) -> CoalitionPlan:
-    """The mean, over orders of arrival, of what each unit adds to those before it; `places` i64[K,n]: when unit i arrives."""
-    count = places.shape[1]
+def _plan_of_ranks(ranks: np.ndarray) -> CoalitionPlan:
+    """The mean, over orders of arrival, of what each unit adds to those before it; `ranks` i64[K,n]: when unit i arrives."""
+    count = ranks.shape[1]
     # Row k of an order holds the k units that arrived first, k = 0..n.
-    present = places[:, None, :] < np.arange(count + 1)[:, None]
+    present = ranks[:, None, :] < np.arange(count + 1)[:, None]
     coalitions, rows = _distinct(present.reshape(-1, count))
-    rows = rows.reshape(len(places), count + 1)
+    rows = rows.reshape(len(ranks), count + 1)
     weights = np.zeros((count, len(coalitions)))
-    units = np.broadcast_to(np.arange(count), places.shape)
-    which = np.arange(len(places))[:, None]
-    np.add.at(weights, (units, rows[which, places + 1]), 1 / len(places))
-    np.add.at(weights, (units, rows[which, places]), -1 / len(places))
+    units = np.broadcast_to(np.arange(count), ranks.shape)
+    which = np.arange(len(ranks))[:, None]
+    np.add.at(weights, (units, rows[which, ranks + 1]), 1 / len(ranks))
+    np.add.at(weights, (units, rows[which, ranks]), -1 / len(ranks))
     return CoalitionPlan(coalitions=coalitions, weights=weights)
 
 
 def _distinct(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct rows of b[M,n] with the empty and the grand one first (both must occur), and each row's place among them."""
-    found, inverse = np.unique(masks, axis=0, return_inverse=True)
-    sizes = found.sum(1)
+    """Distinct rows of b[M,n] with the empty and the grand one first (both must occur), and each row's index among them."""
+    distinct, inverse = np.unique(masks, axis=0, return_inverse=True)
+    sizes = distinct.sum(1)
     # Sorted Boolean rows begin with the empty coalition and end with the grand one.
-    order = np.concatenate([[0, len(found) - 1], np.arange(1, len(found) - 1)])
+    order = np.concatenate([[0, len(distinct) - 1], np.arange(1, len(distinct) - 1)])
     if sizes[0] != 0 or sizes[-1] != masks.shape[1]:
         raise ValueError("a plan needs the empty and the grand coalition")
-    place = np.argsort(order)
-    return found[order], place[inverse.ravel()]
+    position = np.argsort(order)
+    return distinct[order], position[inverse.ravel()]
 
 
 def coarse_plan(group: np.ndarray, plan: CoalitionPlan) -> CoalitionPlan:

@@ -61,8 +61,8 @@ def partition_values(evaluate: Evaluate, hierarchy: np.ndarray, *, max_evals: in
         explainer = PartitionExplainer(model, HierarchyMasker(hierarchy))
         count = len(hierarchy) + 1
         players = np.ones((1, count))
-        found = explainer(players, max_evals=max_evals, batch_size=batch_size, silent=True)
-    return np.asarray(found.values, dtype=np.float64).reshape(count)
+        explanation = explainer(players, max_evals=max_evals, batch_size=batch_size, silent=True)
+    return np.asarray(explanation.values, dtype=np.float64).reshape(count)
 
 
 def require_shap() -> None:
@@ -103,11 +103,11 @@ class ShapEstimator:
     def estimate(self, game: BatchGame, generator: np.random.Generator) -> Sequence[UnitValues | None]:
         """Unit values of every response; ValueError where `max_evals` would cut a tree off (shap then spreads the rest)."""
         return [
-            self._one(game, number, hierarchy) if count > 1 else None
+            self._unit_values(game, number, hierarchy) if count > 1 else None
             for number, (count, hierarchy) in enumerate(zip(game.counts, game.hierarchies, strict=True))
         ]
 
-    def _one(self, game: BatchGame, number: int, hierarchy: np.ndarray) -> UnitValues:
+    def _unit_values(self, game: BatchGame, number: int, hierarchy: np.ndarray) -> UnitValues:
         needed = coalition_count(hierarchy)
         if needed > self.max_evals:
             raise ValueError(
@@ -119,9 +119,9 @@ class ShapEstimator:
 
         def evaluate(masks: np.ndarray) -> np.ndarray:
             nonlocal queries
-            asked: list[np.ndarray | None] = [None] * len(game.counts)
-            asked[number] = masks
-            values = game.evaluate(asked)[number]
+            coalitions: list[np.ndarray | None] = [None] * len(game.counts)
+            coalitions[number] = masks
+            values = game.evaluate(coalitions)[number]
             assert values is not None
             queries += int((~masks.all(1)).sum())
             empty.extend(values[~masks.any(1)].tolist())

@@ -62,8 +62,8 @@ class SpreadPolicy:
         rows, batch = self._ranks.share(len(response_ids)), len(response_ids)
         with self._evaluating():
             out = self._policy.evaluate(prompts.select(rows), response_ids[rows], response_mask[rows])
-        parts = (out.logprobs, out.entropy, out.values)
-        return PolicyOutput(*(self._ranks.gather(part, batch) for part in parts))
+        outputs = (out.logprobs, out.entropy, out.values)
+        return PolicyOutput(*(self._ranks.gather(values, batch) for values in outputs))
 
 
 class SpreadRewardModel:
@@ -76,8 +76,8 @@ class SpreadRewardModel:
     def _spread(self, read: str, ids: Tensor, mask: Tensor) -> Tensor:
         rows = self._ranks.share(len(ids))
         with self._reading():
-            found = self._model(ids[rows], mask[rows], read)
-        return self._ranks.gather(found, len(ids))
+            values = self._model(ids[rows], mask[rows], read)
+        return self._ranks.gather(values, len(ids))
 
     def score(self, ids: Tensor, mask: Tensor) -> Tensor:
         """See RewardModel."""
@@ -101,12 +101,12 @@ class SpreadScorer:
 
     def score(self, batch: Sequence[CoalitionRows]) -> list[np.ndarray]:
         """See CoalitionScorer."""
-        mine = list(batch)[self._ranks.rank :: self._ranks.count]
+        own_prompts = list(batch)[self._ranks.rank :: self._ranks.count]
         with self._whole():
-            found = self._scorer.score(mine) if mine else []
+            own_scores = self._scorer.score(own_prompts) if own_prompts else []
         scores: list[np.ndarray] = [np.empty(0)] * len(batch)
-        for rank, part in enumerate(self._ranks.objects(found)):
-            scores[rank :: self._ranks.count] = part
+        for rank, rank_scores in enumerate(self._ranks.objects(own_scores)):
+            scores[rank :: self._ranks.count] = rank_scores
         return scores
 
 
@@ -150,16 +150,16 @@ class Ranks:
         size = -(-rows // self.count)
         return (torch.arange(size) + self.rank * size).clamp(max=rows - 1)
 
-    def gather(self, part: Tensor, rows: int) -> Tensor:
+    def gather(self, values: Tensor, rows: int) -> Tensor:
         """[rows, ...]: the shares of all processes, on every process."""
-        parts = [torch.empty_like(part) for _ in range(self.count)]
+        parts = [torch.empty_like(values) for _ in range(self.count)]
         with _others():
-            dist.all_gather(parts, part.contiguous())
+            dist.all_gather(parts, values.contiguous())
         return torch.cat(parts)[:rows]
 
     def objects(self, value: Any) -> list[Any]:
         """The values of all processes, in order."""
-        found: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.count
         with _others():
-            dist.all_gather_object(found, value)
-        return found
+            dist.all_gather_object(values, value)
+        return values

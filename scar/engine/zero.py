@@ -54,8 +54,8 @@ def state_bytes(
     offload_optimizer: bool,
     offload_parameters: bool,
 ) -> float:
-    """DeepSpeed's own estimate, in bytes a GPU, of weights, gradients and Adam's state at ZeRO 2 or 3 in 16-bit training: `trained`
-    parameters, of which a layer has `largest_layer` at most. Needs no GPU and no other process."""
+    """DeepSpeed's own estimate, in bytes per GPU, of weights, gradients and Adam's state at ZeRO 2 or 3 in 16-bit training:
+    `trained` parameters, of which a layer has `largest_layer` at most. Needs no GPU and no other process."""
     _import_quietly()
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
@@ -69,7 +69,7 @@ def state_bytes(
 
 
 def reduce_bucket_numbers() -> int:
-    """Gradients that DeepSpeed collects before it reduces them, unless told otherwise."""
+    """Gradients that DeepSpeed collects before it reduces them, by default."""
     _import_quietly()
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
@@ -163,15 +163,14 @@ class DeepSpeedEngine:
 
     def merge(self, row: dict[str, Any], costs: dict[str, float]) -> dict[str, Any]:
         """See Engine. RuntimeError when the processes do not have the same row: they no longer train one policy."""
-        found = self._ranks.objects((row, costs))
-        others = [name for name in row if any(part.get(name) != row[name] for part, _ in found)]
-        if others:
-            raise RuntimeError(
-                f"the processes disagree on {', '.join(others)}: {[{n: part.get(n) for n in others} for part, _ in found]}"
-            )
-        spent = [part for _, part in found]
+        rows, costs_of_ranks = zip(*self._ranks.objects((row, costs)), strict=True)
+        differing = [name for name in row if any(other.get(name) != row[name] for other in rows)]
+        if differing:
+            values = [{name: other.get(name) for name in differing} for other in rows]
+            raise RuntimeError(f"the processes disagree on {', '.join(differing)}: {values}")
         return row | {
-            name: (max if name.startswith("memory/") else sum)(part.get(name, 0.0) for part in spent) for name in costs
+            name: (max if name.startswith("memory/") else sum)(spent.get(name, 0.0) for spent in costs_of_ranks)
+            for name in costs
         }
 
     def agreed(self, value: Any) -> Any:
@@ -259,8 +258,8 @@ class ZeroLearner:
 
     def add_up(self, sums: dict[str, float]) -> dict[str, float]:
         """See Learner."""
-        parts = self._ranks.objects(dict(sums))
-        return {name: sum(part[name] for part in parts) for name in sums}
+        sums_of_ranks = self._ranks.objects(dict(sums))
+        return {name: sum(rank_sums[name] for rank_sums in sums_of_ranks) for name in sums}
 
     def backward(self, loss: Tensor) -> None:
         """See Learner. DeepSpeed takes the mean over the processes."""

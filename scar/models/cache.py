@@ -49,8 +49,8 @@ class ModelCache:
         folder = self.folder(kind, fingerprint)
         try:
             with atomic_folder(folder) as partial:
-                for part in parts:
-                    part.save_pretrained(partial)
+                for item in parts:
+                    item.save_pretrained(partial)
                 (partial / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
                 digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
                 (partial / COMPLETE).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")

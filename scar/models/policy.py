@@ -126,15 +126,17 @@ class CausalPolicy(nn.Module):
         with self.forward_context(recompute=self.recompute):
             hidden = _hidden(self.model.base_model, ids, mask)[:, states]
             logits = self.model.get_output_embeddings()(hidden)
-            seen = hidden if self.value_trunk is None else _hidden(self.value_trunk, ids, mask)[:, states]
+            value_hidden = hidden if self.value_trunk is None else _hidden(self.value_trunk, ids, mask)[:, states]
         log_softmax = self.sampling_logits(logits, first_step=0).log_softmax(-1)
         logprobs = log_softmax.gather(-1, response_ids[..., None]).squeeze(-1)
         # A suppressed EOS has probability 0 and log-probability -inf: it adds nothing to the entropy.
         entropy = -(log_softmax.exp() * log_softmax.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
-        values = torch.zeros_like(logprobs) if self.value_head is None else self.value_head(seen.float()).squeeze(-1)
+        values = (
+            torch.zeros_like(logprobs) if self.value_head is None else self.value_head(value_hidden.float()).squeeze(-1)
+        )
         # torch.where, not a product: a padded EOS position has log-probability -inf and -inf * 0 is nan.
         zero = torch.zeros((), device=logprobs.device)
-        logprobs, entropy, values = (torch.where(response_mask, part, zero) for part in (logprobs, entropy, values))
+        logprobs, entropy, values = (torch.where(response_mask, tensor, zero) for tensor in (logprobs, entropy, values))
         return logprobs, entropy, values
 
     @contextmanager

@@ -18,7 +18,7 @@ FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def weight_options(weights: str, device: torch.device) -> dict[str, Any]:
-    """What `from_pretrained` is told of the type of the weights: float32, bfloat16, or nf4 (4 bits and double quantisation
+    """Options of `from_pretrained` for the type of the weights: float32, bfloat16, or nf4 (4 bits and double quantisation
     of linear layers, computed in bfloat16; the rest float32, as TRL's 4-bit preparation has it)."""
     if weights != "nf4":
         return {"dtype": FLOATS[weights]}

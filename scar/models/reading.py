@@ -21,10 +21,10 @@ from scar.types import PromptBatch, RewardInputs, Rollout
 PROBE = "Two tokenizers, one text: na\u00efve \U0001f642 caf\u00e9s\n\n  cost 3.50 dollars, don't they?"
 
 
-def same_tokenizer(one: Any, other: Any) -> bool:
+def same_tokenizer(first: Any, second: Any) -> bool:
     """Whether two tokenizers have the same vocabulary and cut a probe text alike."""
-    encoded = [t.encode(PROBE, add_special_tokens=False) for t in (one, other)]
-    return encoded[0] == encoded[1] and one.get_vocab() == other.get_vocab()
+    encoded = [t.encode(PROBE, add_special_tokens=False) for t in (first, second)]
+    return encoded[0] == encoded[1] and first.get_vocab() == second.get_vocab()
 
 
 def as_sampled(rollout: Rollout, *, reads_eos: bool) -> RewardInputs:

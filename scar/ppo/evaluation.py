@@ -107,14 +107,14 @@ def rollout_of_samples(
         raise ValueError(f"samples without {', '.join(absent)}: an earlier version wrote them; run that run again")
     prompts, prompt_mask = _padded([row["prompt_ids"][::-1] for row in rows], pad_id)
     responses, mask = _padded([row["response_ids"] for row in rows], pad_id)
-    read = [row.get("reward_prompt") for row in rows]
-    if len({text is None for text in read}) > 1:
+    reward_prompts = [row.get("reward_prompt") for row in rows]
+    if len({text is None for text in reward_prompts}) > 1:
         raise ValueError("some samples have a reward_prompt and some have none; give those of one run")
     batch = PromptBatch(
         prompts.flip(1).to(device),
         prompt_mask.flip(1).to(device),
         [row["prompt"] for row in rows],
-        None if all(text is None for text in read) else [str(text) for text in read],
+        None if all(text is None for text in reward_prompts) else [str(text) for text in reward_prompts],
     )
     zeros = torch.zeros(mask.shape, device=device)
     finished = torch.tensor([row["response_ids"][-1] == eos_id for row in rows], device=device)

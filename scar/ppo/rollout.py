@@ -34,7 +34,7 @@ class Sampler:
 
     @torch.no_grad()
     def sample(self, prompts: PromptBatch, *, generator: torch.Generator) -> Rollout:
-        """One response a prompt. Old log-probabilities come from one fresh forward pass over the whole response, the
+        """One response per prompt. Old log-probabilities come from one fresh forward pass over the whole response, the
         same computation as in the update, so that the first PPO ratio is 1 (docs/decisions.md#temperature)."""
         response_ids, response_mask, finished = self._generate(prompts, generator)
         logprobs, values = self._evaluate(self._policy, prompts, response_ids, response_mask)
@@ -49,9 +49,9 @@ class Sampler:
 
     def _evaluate(self, policy: Policy, prompts: PromptBatch, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities and values f32[B,T]."""
-        rows = torch.arange(len(ids), device=ids.device).split(self._rows_a_pass or len(ids))
-        found = [policy.evaluate(prompts.select(part), ids[part], mask[part]) for part in rows]
-        return torch.cat([out.logprobs for out in found]), torch.cat([out.values for out in found])
+        indices = torch.arange(len(ids), device=ids.device).split(self._rows_a_pass or len(ids))
+        outputs = [policy.evaluate(prompts.select(index), ids[index], mask[index]) for index in indices]
+        return torch.cat([out.logprobs for out in outputs]), torch.cat([out.values for out in outputs])
 
     def _generate(self, prompts: PromptBatch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Response ids i64[B,T], mask b[B,T] (EOS included) and finished b[B]."""

@@ -91,9 +91,9 @@ class Trainer:
             rollout = self.sampler.sample(prompts, generator=self._stream("sampling", update))
         scores, units = self._score_and_segment(rollout)
         with self._stage("credit"):
-            given = {} if units is None else {"units": units}
+            options = {} if units is None else {"units": units}
             credit = self.method.assign(
-                rollout, scores, **given, generator=numpy_generator(self.seed, "credit", update)
+                rollout, scores, **options, generator=numpy_generator(self.seed, "credit", update)
             )
         kl_coef = self.kl_controller.coef
         with self._stage("update"):

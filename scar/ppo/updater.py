@@ -84,7 +84,7 @@ class PPOUpdater:
         loss = (policy * mask).sum() + config.value_loss_coef * (value * mask).sum()
         with torch.no_grad():
             log_ratio = new.logprobs - rollout.logprobs[rows]
-            parts = {
+            statistics = {
                 "policy_loss": policy,
                 "value_loss": value,
                 "approx_kl": 0.5 * log_ratio**2,
@@ -94,7 +94,7 @@ class PPOUpdater:
                 "ratio_error": (log_ratio.exp() - 1).abs(),
                 "entropy": new.entropy,
             }
-            sums = {name: float((part * mask).sum()) for name, part in parts.items()}
+            sums = {name: float((values * mask).sum()) for name, values in statistics.items()}
         return loss, sums
 
 

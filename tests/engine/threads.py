@@ -29,8 +29,8 @@ class ThreadRanks(Ranks):
         self._barrier.wait(timeout=60)
         return found
 
-    def gather(self, part: Tensor, rows: int) -> Tensor:
-        return torch.cat(self.objects(part))[:rows]
+    def gather(self, values: Tensor, rows: int) -> Tensor:
+        return torch.cat(self.objects(values))[:rows]
 
 
 def on_ranks(count: int, work: Callable[[Ranks], Result]) -> list[Result]:
