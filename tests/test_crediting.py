@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from scar.commands import credit as crediting
 from scar.report.credit import load_credit
 from scar.tracking.credit_records import CreditRecord
 from scar.tracking.records import RunRecord
-from tests.smoke_scale import SmokeScale
+from tests.smoke_scale import CONF, SmokeScale
 from tests.test_cli import Outcome, assert_one_line_error, files_below, run_in_process
 
 LABELS = ["sparse", "uniform", "abc", "scar:token", "scar:span", "scar:sentence", "prefix"]
@@ -96,6 +97,14 @@ def test_settings_of_scar_are_its_own_and_those_of_train(script: Scripts) -> Non
     [row] = record.rows
     assert row["methods"]["scar:span"]["trees"][0][0] == "S"
     assert row["response"] == " film is good, it is great"
+
+
+def test_a_runs_own_method_is_credited_though_the_list_has_it_not(run: RunRecord) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose("credit")
+        cfg.methods = ["sparse"]
+        assert {"sparse", "scar:span"} <= set(crediting._configs(cfg, [], run))
+        assert set(crediting._configs(cfg, ["methods=[sparse]"], run)) == {"sparse"}  # but where the list was typed
 
 
 def test_samples_of_a_run_use_its_settings_and_tokens(script: Scripts, run: RunRecord) -> None:

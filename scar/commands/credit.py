@@ -109,8 +109,11 @@ def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> di
         overrides = _overrides_of_run(overrides, run)
     typed = {_key(override).split(".")[0] for override in overrides}
     others = [one for one in overrides if not _key(one).startswith("shaping")]
+    methods = list(cfg.methods)
+    if run is not None and "methods" not in typed and run.manifest["method"] not in methods:
+        methods.append(run.manifest["method"])  # a run's own method is never left out
     found = {}
-    for method in cfg.methods:
+    for method in methods:
         one = _compose([*others, f"shaping={method}"], run, typed)
         if "units" not in credit_needs(one):
             found[method] = one

@@ -13,12 +13,13 @@ from scar.report.credit_figures import figure1, stats_csv, stats_figure, stats_m
 from scar.report.credit_page import credit_page
 from scar.report.files import Files, as_json, write_files
 from scar.report.selection import NoRunError, Sources
-from scar.report.style import image_files, in_order, task_name
+from scar.report.style import image_files, in_order, task_name, tasks_in_order
 from scar.tracking.credit_records import CreditRecord, find_credit
 
 
 def credit_records(sources: Sources, kind: str) -> list[CreditRecord]:
-    """The credit records of one kind of texts, one per task; ValueError names two of one task."""
+    """The credit records of one kind of texts: of each task the newest, as records of other methods or settings may lie
+    beside it. Raises NoRunError if there is none."""
     wanted: dict[str, Any] = {"scale": sources.scale}
     wanted |= {"task": list(sources.tasks)} if sources.tasks else {}
     wanted |= {"model_seed": sources.model_seed} if sources.model_seed is not None else {}
@@ -27,12 +28,8 @@ def credit_records(sources: Sources, kind: str) -> list[CreditRecord]:
         raise NoRunError(
             f"no credit record in {sources.credit} of scale={sources.scale}; make reproduce-fig1 makes them"
         )
-    by_task: dict[str, CreditRecord] = {}
-    for record in records:
-        twin = by_task.setdefault(record.manifest["task"], record)
-        if twin is not record:
-            raise ValueError(f"two credit records of one task: {twin.path} / {record.path}; move one of the two away")
-    return list(by_task.values())
+    by_task = {r.manifest["task"]: r for r in sorted(records, key=lambda r: r.manifest["finished"])}
+    return [by_task[task] for task in tasks_in_order(by_task)]
 
 
 def figure1_files(sources: Sources) -> Files:
