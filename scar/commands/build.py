@@ -301,29 +301,29 @@ class Parts:
 
     def describe_models(self) -> dict[str, Any]:
         """For the manifest of a record: fingerprints and reports, or names with the commits of the hub that were loaded."""
-        found = self.names.describe()
+        entries = self.names.describe()
         return {
             kind: entry | ({"commit": self._commits.get(kind)} if "name" in entry else {})
-            for kind, entry in found.items()
+            for kind, entry in entries.items()
         }
 
     def policy(self) -> CausalPolicy:
         """The SFT policy with the value function that the config names."""
-        held = self._load_config()
+        load = self._load_config()
         model = loading.load_policy_model(
-            self.names["policy"], device=self._device, revision=self.names.revision("policy"), weights=held.weights
+            self.names["policy"], device=self._device, revision=self.names.revision("policy"), weights=load.weights
         )
         self._check_context(model)
         self._commits["policy"] = _commit(model)
-        if held.adapters is not None:
-            add_lora(model, held.adapters, seed=stream_seed(self._cfg.seed, "lora"))
+        if load.adapters is not None:
+            add_lora(model, load.adapters, seed=stream_seed(self._cfg.seed, "lora"))
         return CausalPolicy(
             model,
             temperature=self._generation.temperature,
             min_new_tokens=self._generation.min_new_tokens,
             eos_id=self.tokenizer.eos_token_id,
             pad_id=self.tokenizer.pad_token_id,
-            compute=FLOATS[held.compute],
+            compute=FLOATS[load.compute],
             recompute=self._memory.gradient_checkpointing,
             **self._build_value(model.config.hidden_size),
         )

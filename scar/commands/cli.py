@@ -233,11 +233,11 @@ JOB_ERRORS = (RuntimeError, subprocess.CalledProcessError)
 def job_error(error: BaseException) -> str | None:
     """One line for an error of submitit, None for others: what happened, without the job's log, and what to do."""
     if isinstance(error, subprocess.CalledProcessError) and error.cmd[0] == "scontrol":
-        said = f"Job not requeued because: `{' '.join(error.cmd)}` failed with status {error.returncode}."
+        message = f"Job not requeued because: `{' '.join(error.cmd)}` failed with status {error.returncode}."
     elif type(error).__module__.startswith("submitit."):
-        said = " ".join(str(error).split("-----")[0].split())
+        message = " ".join(str(error).split("-----")[0].split())
     else:
         return None
-    if said.startswith("Job ") and _unfinished:
-        said += f" The other jobs go on (squeue --name={_unfinished[0]}); when they have ended, the same command does the rest."
-    return said
+    if message.startswith("Job ") and _unfinished:
+        message += f" The other jobs go on (squeue --name={_unfinished[0]}); when they have ended, the same command does the rest."
+    return message

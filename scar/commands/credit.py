@@ -52,7 +52,7 @@ def make_credit(cfg: DictConfig, overrides: Sequence[str], *, start_progress: St
         return folder
     started = datetime.now(UTC)
     parts = load_parts(base, device)
-    assigners = {label: _assigner(parts, one) for label, one in configs.items()}
+    assigners = {label: _assigner(parts, config) for label, config in configs.items()}
     tokenizer = parts.tokenizer
     rows = CreditRows(
         assigners, parts.scoring, tokenizer, tokenizer.pad_token_id, tokenizer.eos_token_id, cfg.seed, device
@@ -90,8 +90,8 @@ def _check(cfg: DictConfig) -> None:
     require(len(cfg.methods) > 0, "methods=[]", "one method or more, such as methods=[sparse,scar]")
     require(len(cfg.segmentations) > 0, "segmentations=[]", "one or more of token, span, sentence")
     require(type(cfg["items"]) is int and cfg["items"] >= 1, f"items={cfg['items']}", "a whole number, 1 or more")
-    whole = cfg.sample is None or (type(cfg.sample) is int and cfg.sample >= 0)
-    require(whole, f"sample={cfg.sample}", "null or a whole number from 0")
+    valid = cfg.sample is None or (type(cfg.sample) is int and cfg.sample >= 0)
+    require(valid, f"sample={cfg.sample}", "null or a whole number from 0")
     require(cfg.sample is None or cfg.source == "run", f"sample={cfg.sample} with source={cfg.source}", "source=run")
     require(
         (cfg.run is not None) == (cfg.source == "run"),
@@ -108,20 +108,20 @@ def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> di
     if run is not None:
         overrides = _overrides_of_run(overrides, run)
     typed = {_key(override).split(".")[0] for override in overrides}
-    others = [one for one in overrides if not _key(one).startswith("shaping")]
+    others = [override for override in overrides if not _key(override).startswith("shaping")]
     methods = list(cfg.methods)
     if run is not None and "methods" not in typed and run.manifest["method"] not in methods:
         methods.append(run.manifest["method"])  # a run's own method is never left out
-    found = {}
+    configs = {}
     for method in methods:
-        one = _compose([*others, f"shaping={method}"], run, typed)
-        if "units" not in credit_needs(one):
-            found[method] = one
+        config = _compose([*others, f"shaping={method}"], run, typed)
+        if "units" not in credit_needs(config):
+            configs[method] = config
             continue
         for units in cfg.segmentations:
-            chosen = [*overrides, f"shaping={method}", f"segmentation={units}"]
-            found[f"{method}:{units}"] = _compose(chosen, run, typed)
-    return found
+            with_units = [*overrides, f"shaping={method}", f"segmentation={units}"]
+            configs[f"{method}:{units}"] = _compose(with_units, run, typed)
+    return configs
 
 
 def _compose(overrides: list[str], run: RunRecord | None, typed: set[str]) -> DictConfig:
@@ -130,25 +130,27 @@ def _compose(overrides: list[str], run: RunRecord | None, typed: set[str]) -> Di
     cfg = compose("credit", overrides)
     if run is None:
         return cfg
-    saved, own = run.manifest["settings"], []
-    if saved["method"]["name"] == cfg.shaping.name:
-        own.append("method")
-        if saved["units"] and saved["units"]["name"] == cfg.segmentation.name:
-            own += ["units", *(key for key in ("parser", "estimator", "coalitions") if saved[key])]
-    places = {"method": "shaping.method", "units": "segmentation.build"}
-    own = [key for key in own if places.get(key, key).split(".")[0] not in typed]
-    named = [f"{key}={saved[key]['name']}" for key in ("parser", "estimator") if key in own]
+    settings, keys = run.manifest["settings"], []
+    if settings["method"]["name"] == cfg.shaping.name:
+        keys.append("method")
+        if settings["units"] and settings["units"]["name"] == cfg.segmentation.name:
+            keys += ["units", *(key for key in ("parser", "estimator", "coalitions") if settings[key])]
+    nodes = {"method": "shaping.method", "units": "segmentation.build"}
+    keys = [key for key in keys if nodes.get(key, key).split(".")[0] not in typed]
+    named = [f"{key}={settings[key]['name']}" for key in ("parser", "estimator") if key in keys]
     cfg = compose("credit", [*overrides, *named]) if named else cfg
-    source = saved["data"]["source"]
-    values = {"models": saved["models"], "task.build": saved["task"], f"task.sources.{source}": saved["data"]}
-    values |= {f"task.{key}": saved[key] for key in ("prompt", "generation", "scoring")}
-    values |= {places.get(key, key): saved[key] for key in own}
-    values["task"] = {"data_dir": saved["data"]["path"]} if source == "folder" else {"data_dir": None, "source": source}
+    source = settings["data"]["source"]
+    values = {"models": settings["models"], "task.build": settings["task"], f"task.sources.{source}": settings["data"]}
+    values |= {f"task.{key}": settings[key] for key in ("prompt", "generation", "scoring")}
+    values |= {nodes.get(key, key): settings[key] for key in keys}
+    values["task"] = (
+        {"data_dir": settings["data"]["path"]} if source == "folder" else {"data_dir": None, "source": source}
+    )
     OmegaConf.resolve(cfg.task)
     OmegaConf.resolve(cfg.models)
-    for place, settings in values.items():
-        plain_settings = {key: value for key, value in settings.items() if place == "models" or key not in NAMES}
-        OmegaConf.update(cfg, place, plain_settings, merge=True, force_add=True)
+    for node, values_of_node in values.items():
+        plain_settings = {key: value for key, value in values_of_node.items() if node == "models" or key not in NAMES}
+        OmegaConf.update(cfg, node, plain_settings, merge=True, force_add=True)
     return cfg
 
 
@@ -163,7 +165,9 @@ def _overrides_of_run(overrides: list[str], run: RunRecord) -> list[str]:
         own = key in OF_RUN and value == str(run.manifest[key])
         if key.split(".")[0] in (*OF_RUN, "models") and not own:
             raise ValueError(f"{override} with run={run.path}; the run decides that: leave it out")
-    return [one for one in overrides if _key(one) not in OF_RUN] + [f"{key}={run.manifest[key]}" for key in OF_RUN]
+    return [override for override in overrides if _key(override) not in OF_RUN] + [
+        f"{key}={run.manifest[key]}" for key in OF_RUN
+    ]
 
 
 def _identity(
@@ -181,7 +185,7 @@ def _identity(
         **task_settings(plain(base.task)),
         "models": model_settings(plain(base.models)),
         "methods": {
-            label: credit_settings(plain(one), class_name, credit_needs(one)) for label, one in configs.items()
+            label: credit_settings(plain(config), class_name, credit_needs(config)) for label, config in configs.items()
         },
     }
 
@@ -312,31 +316,31 @@ class CreditRows:
         if assigner.segmenter is not None:
             units = readable_units(assigner.segmenter.segment(rollout), scores.inputs)
         stream = numpy_generator(self.seed, "credit_record", number)
-        given = {} if units is None else {"units": units}
-        credit = assigner.method.assign(rollout, scores, **given, generator=stream)
-        found: dict[str, Any] = {
+        options = {} if units is None else {"units": units}
+        credit = assigner.method.assign(rollout, scores, **options, generator=stream)
+        entry: dict[str, Any] = {
             "per_token": [_rounded(value) for value in credit.per_token[0].tolist()],
             "sum": _rounded(float(credit.per_token[0].double().sum())),
             "queries": int(credit.reward_queries[0]),
             "diagnostics": {key: _rounded(value) for key, value in credit.diagnostics.items()},
         }
         if units is not None:
-            found |= {"units": _units(units, credit, text, offsets), "hierarchy": units.hierarchies[0].tolist()}
-            found["trees"] = None if assigner.trees is None else [nested(tree) for tree in assigner.trees(rollout)[0]]
-        return found
+            entry |= {"units": _units(units, credit, text, offsets), "hierarchy": units.hierarchies[0].tolist()}
+            entry["trees"] = None if assigner.trees is None else [nested(tree) for tree in assigner.trees(rollout)[0]]
+        return entry
 
 
 def _units(units: Units, credit: Credit, text: str, offsets: list[tuple[int, int]]) -> list[dict[str, Any]]:
     """The token ranges of one response's units, with their text and value."""
     assert credit.unit_values is not None
-    owners = units.unit_index[0].tolist()
-    found = []
+    unit_of_token = units.unit_index[0].tolist()
+    rows = []
     for unit in range(int(units.count[0])):
-        start, end = owners.index(unit), int(units.end_step[0, unit]) + 1
+        start, end = unit_of_token.index(unit), int(units.end_step[0, unit]) + 1
         words = text[offsets[start][0] : offsets[end - 1][1]]
         value = _rounded(float(credit.unit_values[0, unit]))
-        found.append({"start": start, "end": end, "text": words, "value": value})
-    return found
+        rows.append({"start": start, "end": end, "text": words, "value": value})
+    return rows
 
 
 def nested(tree: Any) -> Any:
@@ -351,9 +355,9 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def _check_reward(number: int, stored: float | None, found: float) -> None:
-    if stored is not None and abs(stored - found) > 1e-2 * (1 + abs(stored)):
+def _check_reward(number: int, stored: float | None, computed: float) -> None:
+    if stored is not None and abs(stored - computed) > 1e-2 * (1 + abs(stored)):
         raise ValueError(
-            f"sample {number} was stored with reward {stored:.4g}, but the reward model here gives {found:.4g}: it is not "
+            f"sample {number} was stored with reward {stored:.4g}, but the reward model here gives {computed:.4g}: it is not "
             "the run's reward model; use the cache that the run used (paths.cache=...)"
         )

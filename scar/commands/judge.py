@@ -1,4 +1,4 @@
-"""Table 2: a judge compares the responses of two runs, prompt by prompt; what it found becomes a judgement record."""
+"""Table 2: a judge compares the responses of two runs, prompt by prompt; its verdicts become a judgement record."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class Match:
     method_first: list[bool]
 
     def pairs(self, *, both_orders: bool) -> list[Pair]:
-        """What is asked: a pair an item; with `both_orders` each followed by its reverse."""
-        found = []
+        """The questions: a pair per item; with `both_orders` each followed by its reverse."""
+        pairs = []
         for row, first in zip(self.rows, self.method_first, strict=True):
             sides = self.method.samples[row], self.baseline.samples[row]
-            shown = Pair(*(sides if first else sides[::-1]))
-            found += [shown, Pair(shown.second, shown.first)] if both_orders else [shown]
-        return found
+            pair = Pair(*(sides if first else sides[::-1]))
+            pairs += [pair, Pair(pair.second, pair.first)] if both_orders else [pair]
+        return pairs
 
 
 def make_match(method: RunRecord, baseline: RunRecord, config: JudgingConfig) -> Match:
@@ -99,15 +99,15 @@ def make_match(method: RunRecord, baseline: RunRecord, config: JudgingConfig) ->
 
 
 def verdict_rows(match: Match, answers: Sequence[Answer], *, both_orders: bool) -> list[dict[str, Any]]:
-    """A row an item. With both orders a verdict counts where both agree, else it is a tie; one unread answer makes it unread."""
-    rows, asked = [], 2 if both_orders else 1
+    """A row per item. With both orders a verdict counts where both agree, else it is a tie; one unread answer makes it unread."""
+    rows, per_item = [], 2 if both_orders else 1
     for number, (row, first) in enumerate(zip(match.rows, match.method_first, strict=True)):
-        own = answers[asked * number : asked * (number + 1)]
-        orders = [first, not first][:asked]
-        read = [_verdict(answer, shown_first) for answer, shown_first in zip(own, orders, strict=True)]
-        verdict = "unparsed" if "unparsed" in read else read[0] if len(set(read)) == 1 else "tie"
-        shown = [{"method_first": order} | asdict(answer) for order, answer in zip(orders, own, strict=True)]
-        rows.append({"item": row, "verdict": verdict, "by_order": read, "answers": shown})
+        own = answers[per_item * number : per_item * (number + 1)]
+        orders = [first, not first][:per_item]
+        verdicts = [_verdict(answer, shown_first) for answer, shown_first in zip(own, orders, strict=True)]
+        verdict = "unparsed" if "unparsed" in verdicts else verdicts[0] if len(set(verdicts)) == 1 else "tie"
+        records = [{"method_first": order} | asdict(answer) for order, answer in zip(orders, own, strict=True)]
+        rows.append({"item": row, "verdict": verdict, "by_order": verdicts, "answers": records})
         rows[-1]["preference"] = _preference(own, orders)
     return rows
 
@@ -118,12 +118,12 @@ def _verdict(answer: Answer, method_first: bool) -> str:
 
 def _preference(answers: Sequence[Answer], orders: Sequence[bool]) -> float | None:
     """The probability that the method's response is better, mean over orders; None where the judge gives none."""
-    found = [
+    probabilities = [
         answer.preference if first else 1 - answer.preference
         for answer, first in zip(answers, orders, strict=True)
         if answer.preference is not None
     ]
-    return sum(found) / len(found) if len(found) == len(answers) else None
+    return sum(probabilities) / len(probabilities) if len(probabilities) == len(answers) else None
 
 
 def judge_runs(
@@ -139,9 +139,9 @@ def judge_runs(
     judge, extra = build_judge(cfg)
     folders = {_folder(cfg, config, match, extra): match for match in matches}
     todo = {folder: match for folder, match in folders.items() if not folder.exists()}
-    asked = {folder: match.pairs(both_orders=config.both_orders) for folder, match in todo.items()}
-    _agree(judge, [pair for pairs in asked.values() for pair in pairs], pay=config.pay)
-    total, done = sum(map(len, asked.values())), 0
+    pairs = {folder: match.pairs(both_orders=config.both_orders) for folder, match in todo.items()}
+    _agree(judge, [pair for pairs_of_match in pairs.values() for pair in pairs_of_match], pay=config.pay)
+    total, done = sum(map(len, pairs.values())), 0
     advance = start_progress(f"judge {cfg.task.name}") if total else None
     for folder, match in todo.items():
         started, before = datetime.now(UTC), done
@@ -150,8 +150,8 @@ def judge_runs(
             if advance is not None:
                 advance(before + now, total, {})
 
-        rows = verdict_rows(match, judge.answer(asked[folder], report), both_orders=config.both_orders)
-        done += len(asked[folder])
+        rows = verdict_rows(match, judge.answer(pairs[folder], report), both_orders=config.both_orders)
+        done += len(pairs[folder])
         manifest = _manifest(cfg, config, match, extra) | {"started": started.isoformat(timespec="seconds")}
         write_judgement(folder, manifest, rows)
     return list(folders)
@@ -159,20 +159,20 @@ def judge_runs(
 
 def _matches(cfg: DictConfig, config: JudgingConfig, select: Callable[..., Any]) -> list[Match]:
     methods = [config.method, *config.baselines]
-    wanted = {"scale": cfg.scale, "task": cfg.task.name, "model_seed": cfg.model_seed}
-    records = find_records(Path(cfg.paths.runs), **wanted, method=methods, seed=config.seeds)
-    found = []
+    filters = {"scale": cfg.scale, "task": cfg.task.name, "model_seed": cfg.model_seed}
+    records = find_records(Path(cfg.paths.runs), **filters, method=methods, seed=config.seeds)
+    matches = []
     if records:
         cells = select(records, methods=methods, seeds=config.seeds)
         for baseline in config.baselines:
             own, other = (cells.of(cfg.task.name, name) for name in (config.method, baseline))
-            found += [make_match(own[seed], other[seed], config) for seed in sorted(own.keys() & other.keys())]
-    if not found:
+            matches += [make_match(own[seed], other[seed], config) for seed in sorted(own.keys() & other.keys())]
+    if not matches:
         raise ValueError(
             f"no runs in {cfg.paths.runs} to compare: scale={cfg.scale} task={cfg.task.name} needs {config.method} and one of "
             f"{', '.join(config.baselines)} with a common seed; make reproduce-table1 TASKS={cfg.task.name} makes them"
         )
-    return found
+    return matches
 
 
 def _agree(judge: Judge, pairs: Sequence[Pair], *, pay: bool) -> None:
@@ -238,15 +238,15 @@ def _manifest(cfg: DictConfig, config: JudgingConfig, match: Match, extra: dict[
 
 
 def _folder(cfg: DictConfig, config: JudgingConfig, match: Match, extra: dict[str, Any]) -> Path:
-    """Named by all that decides the verdicts, so that what was judged is not judged again."""
+    """Named by all that decides the verdicts, so that nothing is judged twice."""
     manifest = _manifest(cfg, config, match, extra)
     runs = {side: run["fingerprint"] for side, run in manifest["runs"].items()}
     gold = extra.get("gold", {})
     identity = {key: manifest[key] for key in ("settings", "items", "order_seed", "both_orders")}
     identity |= {"runs": runs, "gold": {key: gold[key] for key in ("fingerprint", "name") if key in gold}}
-    where = Path(cfg.paths.judgements) / manifest["scale"] / manifest["task"] / manifest["judge"]
-    where /= f"{manifest['method']}-vs-{manifest['baseline']}"
-    return where / f"seed{manifest['seed']}-{fingerprint(identity)}"
+    folder = Path(cfg.paths.judgements) / manifest["scale"] / manifest["task"] / manifest["judge"]
+    folder /= f"{manifest['method']}-vs-{manifest['baseline']}"
+    return folder / f"seed{manifest['seed']}-{fingerprint(identity)}"
 
 
 # The gold reward model of a config: it judges finished runs, and no policy was trained against it.

@@ -64,7 +64,7 @@ def make_model(cfg: DictConfig, kind: str | None) -> None:
 
 
 def _into(file: ProgressFile) -> ProgressCallback:
-    """A training's progress, at most twice a second, into the file that the sweep's display reads."""
+    """A training's progress, at most twice per second, into the file that the sweep's display reads."""
     last = [0.0]
 
     def advance(done: int, total: int, losses: dict[str, float]) -> None:

@@ -37,15 +37,19 @@ def repositories(cfg: DictConfig) -> Iterator[Repository]:
             yield Repository("dataset" if data else "model", named.name, named.revision, folder)
 
 
-def fetch(wanted: Repository, download: Callable[..., str]) -> str:
+def fetch(repository: Repository, download: Callable[..., str]) -> str:
     """Fetch one repository with `download` (`huggingface_hub.snapshot_download`); returns the folder in the cache.
 
     FileNotFoundError where the hub cannot be reached or refuses.
     """
-    options: dict[str, Any] = {"repo_type": wanted.kind, "revision": wanted.revision, "ignore_patterns": list(UNUSED)}
-    if wanted.folder is not None:
-        options["allow_patterns"] = [f"{wanted.folder}/*"]
+    options: dict[str, Any] = {
+        "repo_type": repository.kind,
+        "revision": repository.revision,
+        "ignore_patterns": list(UNUSED),
+    }
+    if repository.folder is not None:
+        options["allow_patterns"] = [f"{repository.folder}/*"]
     try:
-        return download(wanted.name, **options)
+        return download(repository.name, **options)
     except OSError as error:  # no network, no such name, no access
-        raise FileNotFoundError(f"the {wanted.kind} {wanted.name} cannot be fetched: {error}") from error
+        raise FileNotFoundError(f"the {repository.kind} {repository.name} cannot be fetched: {error}") from error

@@ -65,11 +65,13 @@ def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:
     """The folder of this run's record: that of a finished run with this identity, whatever it is called, else where it would
     lie."""
     names = {"scale": cfg.scale, "task": cfg.task.name, "method": cfg.shaping.name, "seed": cfg.seed}
-    root, named = Path(cfg.paths.runs), fingerprint(identity)
-    folder = record_folder(root, names | {"fingerprint": named})
+    root, run_fingerprint = Path(cfg.paths.runs), fingerprint(identity)
+    folder = record_folder(root, names | {"fingerprint": run_fingerprint})
     if folder.exists():
         return folder
-    return next((record.path for record in old_records(folder) if record.manifest["fingerprint"] == named), folder)
+    return next(
+        (record.path for record in old_records(folder) if record.manifest["fingerprint"] == run_fingerprint), folder
+    )
 
 
 def experiment_name() -> str | None:
