@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE, SCRIPTS = REPOSITORY / "scar", REPOSITORY / "experiments"
 FILES = {file.relative_to(REPOSITORY).as_posix(): file for file in sorted(PACKAGE.rglob("*.py"))}
 FLOORS = (
-    ("types", "config", "identity", "seeding", "packages", "printing", "files", "judging"),
+    ("types", "config", "identity", "seeding", "packages", "printing", "files", "text", "judging"),
     ("interfaces",),
     ("segmentation", "coalitions", "tasks", "engine", "tracking"),
     ("credit", "models", "report"),

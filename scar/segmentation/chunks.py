@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scar.segmentation.text import APOSTROPHES, word_set
+from scar.text import APOSTROPHES, word_set
 
 CONJUNCTIONS = word_set("and or but nor yet so plus because although though while whereas unless if since until")
 """They open a clause; the other words below open a chunk within it."""
@@ -55,16 +55,16 @@ class ChunkParser:
 
 def clauses(words: Sequence[str], max_words: int) -> list[list[list[str]]]:
     """Words in chunks in clauses; see `ChunkParser`. Punctuation may make a chunk longer than `max_words`, up to twice."""
-    found: list[list[list[str]]] = []
-    for place, word in enumerate(words):
-        before = words[place - 1] if place else ""
-        if not found or _opens_clause(word, before):
-            found.append([[word]])
-        elif _opens_chunk(word, found[-1][-1], max_words):
-            found[-1].append([word])
+    split: list[list[list[str]]] = []
+    for index, word in enumerate(words):
+        before = words[index - 1] if index else ""
+        if not split or _opens_clause(word, before):
+            split.append([[word]])
+        elif _opens_chunk(word, split[-1][-1], max_words):
+            split[-1].append([word])
         else:
-            found[-1][-1].append(word)
-    return found
+            split[-1][-1].append(word)
+    return split
 
 
 def _is_mark(word: str) -> bool:

@@ -156,7 +156,7 @@ def _with_leaves(hierarchy: np.ndarray, leaf: list[bool]) -> Coarsening:
             for child in hierarchy[row].tolist():
                 top[child] = top[count + row]
     tops = [top[unit] for unit in range(count)]
-    number = {node: place for place, node in enumerate(dict.fromkeys(tops))}
+    number = {node: index for index, node in enumerate(dict.fromkeys(tops))}
     group = np.array([number[node] for node in tops], dtype=np.int64)
     rows = []
     for row, children in enumerate(hierarchy.tolist()):

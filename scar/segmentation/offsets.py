@@ -56,7 +56,7 @@ def _agreement(left: str, right: str) -> int:
     """Length of the common prefix."""
     if right.startswith(left):
         return len(left)
-    return next((place for place, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1]), len(right))
+    return next((index for index, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1]), len(right))
 
 
 def _ends(steps: list[tuple[int, int]], text: str) -> list[int]:

@@ -65,17 +65,17 @@ class SpacyParser:
         self.load()
         from scar.segmentation.dependency import constituency_tree
 
-        found: list[Tree | None] = [None] * len(sentences)
-        places = [place for place, words in enumerate(sentences) if words]
+        trees: list[Tree | None] = [None] * len(sentences)
+        filled = [index for index, words in enumerate(sentences) if words]
         # The zone frees the strings of this call, which would otherwise pile up over a run.
         with self._pipeline.memory_zone():
-            documents = [self._document(sentences[place]) for place in places]
+            documents = [self._document(sentences[index]) for index in filled]
             parsed = self._pipeline.pipe(documents, batch_size=self._batch_size)
-            for place, document in zip(places, parsed, strict=True):
+            for index, document in zip(filled, parsed, strict=True):
                 rows = [(token.tag_, token.head.i, token.dep_) for token in document]
                 tags, heads, relations = zip(*rows, strict=True)
-                found[place] = constituency_tree(sentences[place], tags, heads, relations)
-        return found
+                trees[index] = constituency_tree(sentences[index], tags, heads, relations)
+        return trees
 
     def _document(self, words: Sequence[str]) -> Any:
         """The words as text, spaces guessed, and no second sentence: the parser may not break where a start is denied."""
@@ -143,13 +143,13 @@ class StanzaParser:
     def parse(self, sentences: Sequence[Sequence[str]]) -> list[Tree | None]:
         """One tree a sentence; None for a sentence without words and where stanza's tree has another number of leaves."""
         self.load()
-        found: list[Tree | None] = [None] * len(sentences)
-        places = [place for place, words in enumerate(sentences) if words]
-        if places:
-            document = self._pipeline([list(sentences[place]) for place in places])
-            for place, sentence in zip(places, document.sentences, strict=True):
-                found[place] = nltk_tree(sentence.constituency, sentences[place])
-        return found
+        trees: list[Tree | None] = [None] * len(sentences)
+        filled = [index for index, words in enumerate(sentences) if words]
+        if filled:
+            document = self._pipeline([list(sentences[index]) for index in filled])
+            for index, sentence in zip(filled, document.sentences, strict=True):
+                trees[index] = nltk_tree(sentence.constituency, sentences[index])
+        return trees
 
     def _command(self) -> str:
         arguments = ["'en'", "processors='tokenize,pos,constituency'"]
@@ -165,15 +165,15 @@ def guessed_spaces(words: Sequence[str]) -> list[bool]:
     closed = [True] * len(words)
     opens = [True] * len(words)
     quoted = False
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         if word == '"':
             quoted = not quoted
-            closed[place], opens[place] = quoted, not quoted
+            closed[index], opens[index] = quoted, not quoted
         elif word in OPENERS:
-            opens[place] = False
+            opens[index] = False
         elif word.lower().replace("\u2019", "'") in CLOSERS:
-            closed[place] = False
-    return [opens[place] and closed[place + 1] for place in range(len(words) - 1)] + [False] * bool(words)
+            closed[index] = False
+    return [opens[index] and closed[index + 1] for index in range(len(words) - 1)] + [False] * bool(words)
 
 
 def nltk_tree(tree: Any, words: Sequence[str]) -> Tree | None:

@@ -10,7 +10,6 @@ from typing import Any
 from scar.interfaces import Parser
 from scar.segmentation.hierarchies import Nested, hierarchy_of
 from scar.segmentation.offsets import token_offsets
-from scar.segmentation.text import sentence_offsets, word_offsets
 from scar.segmentation.trees import (
     Cut,
     bounded_hierarchy,
@@ -21,6 +20,7 @@ from scar.segmentation.trees import (
     word_count,
 )
 from scar.segmentation.units import TextUnits, token_tree, token_units, units_of_spans
+from scar.text import sentence_offsets, word_offsets
 from scar.types import Rollout, Units
 
 
@@ -106,29 +106,29 @@ class SpanSegmenter:
     def segment(self, rollout: Rollout) -> Units:
         """Units of every response of the batch; one call of the parser."""
         texts = _texts(rollout, self._tokenizer)
-        places = [_sentence_words(text.text) for text in texts]
-        trees = self._parse(texts, places)
+        words = [_sentence_words(text.text) for text in texts]
+        trees = self._parse(texts, words)
         cuts = iter([cut_tree(tree, max_words=self._max_words, max_depth=self._max_units) for tree in trees])
         return units_of_spans(
             rollout.content_mask,
             [
                 self._units(text, sentences, [next(cuts) for _ in sentences])
-                for text, sentences in zip(texts, places, strict=True)
+                for text, sentences in zip(texts, words, strict=True)
             ],
         )
 
     def trees(self, rollout: Rollout) -> list[list[Any]]:
         """The tree of each sentence of each response, an `nltk.Tree` over its words: what `segment` cuts."""
         texts = _texts(rollout, self._tokenizer)
-        places = [_sentence_words(text.text) for text in texts]
-        trees = iter(self._parse(texts, places))
-        return [[next(trees) for _ in sentences] for sentences in places]
+        words = [_sentence_words(text.text) for text in texts]
+        trees = iter(self._parse(texts, words))
+        return [[next(trees) for _ in sentences] for sentences in words]
 
-    def _parse(self, texts: list[_Text], places: list[list[list[tuple[int, int]]]]) -> list[Any]:
+    def _parse(self, texts: list[_Text], ranges: list[list[list[tuple[int, int]]]]) -> list[Any]:
         """The trees of all sentences."""
         words = [
             [text.text[start:end] for start, end in sentence]
-            for text, sentences in zip(texts, places, strict=True)
+            for text, sentences in zip(texts, ranges, strict=True)
             for sentence in sentences
         ]
         return parse_in_time(self._parser, words, timeout_seconds=self._timeout_seconds)
@@ -193,13 +193,13 @@ def _unparsed(parser: Parser, sentences: Sequence[Sequence[str]], problem: str) 
 
 
 def _sentence_words(text: str) -> list[list[tuple[int, int]]]:
-    """The places of the words of each sentence; sentences without a word (white space only) are left out."""
-    found = []
+    """The character ranges of the words of each sentence; sentences without a word (white space only) are left out."""
+    sentences = []
     for start, end in sentence_offsets(text):
         words = word_offsets(text[start:end])
         if words:
-            found.append([(start + first, start + last) for first, last in words])
-    return found
+            sentences.append([(start + first, start + last) for first, last in words])
+    return sentences
 
 
 def _bounded(text: _Text, starts: Sequence[int], tree: Nested, max_units: int, max_coalitions: int) -> TextUnits:
@@ -209,7 +209,7 @@ def _bounded(text: _Text, starts: Sequence[int], tree: Nested, max_units: int, m
     starts = [0, *starts[1:]]
     bounded = bounded_hierarchy(tree, max_units=max_units, max_coalitions=max_coalitions)
     groups = bounded.group.tolist()
-    firsts = [start for place, start in enumerate(starts) if place == 0 or groups[place] != groups[place - 1]]
+    firsts = [start for index, start in enumerate(starts) if index == 0 or groups[index] != groups[index - 1]]
     return TextUnits(text.text, text.offsets, firsts, bounded.hierarchy)
 
 

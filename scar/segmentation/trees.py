@@ -175,5 +175,5 @@ def _flatten_deepest(root: list[Any]) -> None:
         waiting += [(depth + 1, child) for child in reversed(inner)]
         if inner and depth > deepest:
             deepest, parent = depth, node
-    place = next(place for place, child in enumerate(parent) if isinstance(child, list))
-    parent[place : place + 1] = parent[place]
+    index = next(index for index, child in enumerate(parent) if isinstance(child, list))
+    parent[index : index + 1] = parent[index]

@@ -98,19 +98,24 @@ def units_of_spans(content_mask: torch.Tensor, responses: Sequence[TextUnits]) -
 
 def _owners(response: TextUnits) -> np.ndarray:
     """i64[T]: the unit of text of each token; 0 everywhere if the text is white space."""
-    found: list[int | None] = []  # None: white space, the unit before
+    # text     "A cat. Dogs"     units start at 0 ("A cat. ") and 7 ("Dogs")
+    # tokens   "A" " cat" "." " Do" "gs"
+    # offsets  (0,1) (1,5) (5,6) (6,9) (9,11)
+    # " Do" begins at 6, in the first unit; its first character that is no white space is at 7, in the second.
+    # units    0 0 0 1 1
+    units: list[int | None] = []  # None: white space, the unit before
     for start, end in reversed(response.offsets):
         word = response.text[start:end].lstrip()
         if word:
-            found.append(bisect_right(response.starts, end - len(word)) - 1)
-        else:  # the token behind is the last one found
-            found.append(None if end > start or not found else found[-1])
-    found.reverse()
-    unit = next((owner for owner in found if owner is not None), 0)
-    owners = np.zeros(len(found), dtype=np.int64)
-    for place, owner in enumerate(found):
+            units.append(bisect_right(response.starts, end - len(word)) - 1)
+        else:  # the token behind is the last one of `units`
+            units.append(None if end > start or not units else units[-1])
+    units.reverse()
+    unit = next((owner for owner in units if owner is not None), 0)
+    owners = np.zeros(len(units), dtype=np.int64)
+    for index, owner in enumerate(units):
         unit = unit if owner is None else owner
-        owners[place] = unit
+        owners[index] = unit
     return owners
 
 

@@ -77,10 +77,10 @@ class PromptBatches:
 
     def batch(self, number: int) -> PromptBatch:
         """Batch `number` (0-based); equal numbers give equal batches."""
-        passes, place = divmod(number, self._batches_a_pass)
+        passes, index = divmod(number, self._batches_a_pass)
         order = torch.randperm(len(self._prompts), generator=generator(self._seed, "prompts", passes))
-        places = order[place * self._batch_size : (place + 1) * self._batch_size].tolist()
-        chosen = [self._prompts[i] for i in places]
+        rows_of_batch = order[index * self._batch_size : (index + 1) * self._batch_size].tolist()
+        chosen = [self._prompts[i] for i in rows_of_batch]
         rows = self._cut.tokens(chosen, self._tokenizer, generator(self._seed, "prompt_lengths", number))
         ids, mask = left_pad(rows, pad_id=self._tokenizer.pad_token_id)
         start = len(_opening(self._tokenizer))  # no text

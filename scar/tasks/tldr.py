@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -24,18 +24,6 @@ AFTER = "\n\nTL;DR:"
 END_OF_TEXT = "<|endoftext|>"
 """Closes the summaries of the comparisons on the hub."""
 HUB_COLUMNS = ["subreddit", "title", "post", "summary"]
-
-
-class PostSource(Protocol):
-    """Gives posts."""
-
-    def posts(self) -> pd.DataFrame:
-        """Columns subreddit, title, post, split."""
-        ...
-
-    def identity(self) -> dict[str, Any]:
-        """Name and version of the data."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -191,6 +179,8 @@ SUMMARY_WORDS = (5, 50)
 LAST_SENTENCES = 3
 COLUMNS = ["post", "summary", "label", "split", "authored"]
 
+# Unlike scar/text.py: no capital need follow, lines do not end a sentence, eight abbreviations are known
+# (docs/decisions.md#sentences-of-training-texts).
 # Looking back after the full stop, not before every character, keeps this fast.
 _TITLES = "".join(rf"(?<!\b{word}\.)" for word in ("[A-Z]", "Mr", "Mrs", "Ms", "Dr", "St", "Jr", "vs"))
 _BOUNDARY = re.compile(rf"[.!?]{_TITLES}[.!?\"')\]*]*\s+")
@@ -210,7 +200,7 @@ def sentences(text: str) -> list[str]:
 
 
 def word_count(text: str) -> int:
-    """How many words a text has."""
+    """How many words a text has; unlike those of scar/text.py, words are runs of non-space characters."""
     return len(text.split())
 
 
@@ -220,28 +210,28 @@ def wrapup(text: str) -> tuple[str, str] | None:
     The summary runs from the first of those sentences that starts with a cue to the end of the review, without the cue:
     a cue would tell a reward model which text is a summary, and a policy could earn reward with the cue alone.
     """
-    parts = sentences(text)
-    for place in range(max(len(parts) - LAST_SENTENCES, 1), len(parts)):
-        cue = _CUE.match(parts[place])
+    passages = sentences(text)
+    for start in range(max(len(passages) - LAST_SENTENCES, 1), len(passages)):
+        cue = _CUE.match(passages[start])
         if cue is None:
             continue
-        parts[place] = parts[place][cue.end() :]
-        return _checked(parts, place)
+        passages[start] = passages[start][cue.end() :]
+        return _checked(passages, start)
     return None
 
 
 def closing(text: str) -> tuple[str, str] | None:
     """(post, closing) of any review: its last sentence, or as few last sentences as have 5 words; None if too short."""
-    parts = sentences(text)
-    for place in range(len(parts) - 1, 0, -1):
-        if word_count(" ".join(parts[place:])) >= SUMMARY_WORDS[0]:
-            return _checked(parts, place)
+    passages = sentences(text)
+    for start in range(len(passages) - 1, 0, -1):
+        if word_count(" ".join(passages[start:])) >= SUMMARY_WORDS[0]:
+            return _checked(passages, start)
     return None
 
 
-def _checked(parts: list[str], place: int) -> tuple[str, str] | None:
-    """The post before `place` and the capitalised text from there on, when both have the right lengths."""
-    post, summary = " ".join(parts[:place]), " ".join(parts[place:]).strip()
+def _checked(passages: list[str], start: int) -> tuple[str, str] | None:
+    """The post before sentence `start` and the capitalised text from there on, when both have the right lengths."""
+    post, summary = " ".join(passages[:start]), " ".join(passages[start:]).strip()
     low, high = SUMMARY_WORDS
     if word_count(post) < MIN_POST_WORDS or not low <= word_count(summary) <= high:
         return None
@@ -262,11 +252,11 @@ def _mined(frame: pd.DataFrame, *, with_closings: bool) -> pd.DataFrame:
     rows = []
     reviews = frame[frame["origin"] == "imdb"]
     for text, label, split in zip(reviews["text"], reviews["label"], reviews["split"], strict=True):
-        found, authored = wrapup(text), True
-        if found is None and with_closings:
-            found, authored = closing(text), False
-        if found is not None:
-            rows.append((*found, label, split, authored))
+        mined, authored = wrapup(text), True
+        if mined is None and with_closings:
+            mined, authored = closing(text), False
+        if mined is not None:
+            rows.append((*mined, label, split, authored))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -281,8 +271,8 @@ def posts(frame: pd.DataFrame) -> pd.DataFrame:
     for text, label, split in zip(reviews["text"], reviews["label"], reviews["split"], strict=True):
         if word_count(text) < MIN_POST_WORDS:
             continue
-        found = wrapup(text) or closing(text)
-        rows.append((found[0] if found else _without_last(text), label, split))
+        mined = wrapup(text) or closing(text)
+        rows.append((mined[0] if mined else _without_last(text), label, split))
     return pd.DataFrame(rows, columns=["post", "label", "split"])
 
 

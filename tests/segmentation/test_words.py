@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from scar.segmentation.text import word_offsets
+from scar.text import word_offsets
 from tests.builders import property_test
 from tests.segmentation.samples import TEXTS
 

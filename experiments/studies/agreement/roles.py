@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from scar.segmentation.text import word_set
+from scar.text import word_set
 
 NEGATORS = word_set("not n't 't never no")
 CONNECTIVES = word_set("but although though however")

@@ -1,4 +1,7 @@
-"""Words and sentences of English text with their places, close to those of the Penn Treebank. Pure; takes any text."""
+"""Words and sentences of English text with their places, close to those of the Penn Treebank. Pure; takes any text.
+
+The preferences made at local scale split by rules of their own (docs/decisions.md#sentences-of-training-texts).
+"""
 
 from __future__ import annotations
 
@@ -49,10 +52,10 @@ def word_offsets(text: str) -> list[tuple[int, int]]:
     Contractions are split (do|n't, it|'s), punctuation stands apart except within numbers, abbreviations, web addresses
     and hyphenated words. A run of one mark is one word.
     """
-    found: list[tuple[int, int]] = []
+    words: list[tuple[int, int]] = []
     for match in _WORD.finditer(text):
-        found += _split(text, *match.span())
-    return found
+        words += _split(text, *match.span())
+    return words
 
 
 def _split(text: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -96,7 +99,7 @@ def sentence_offsets(text: str) -> list[tuple[int, int]]:
     quote or bracket follow, and at every line end. No sentence ends in an abbreviation, a decimal or the number of a list
     item. An unfinished end is a sentence. No sentence is white space, unless the whole text is; an empty text has none.
     """
-    starts = [line.start() + place for line in _LINE.finditer(text) for place in _starts(line.group())]
+    starts = [line.start() + start for line in _LINE.finditer(text) for start in _starts(line.group())]
     filled = [start for start, end in zip(starts, [*starts[1:], len(text)], strict=True) if text[start:end].strip()]
     kept = [0, *filled[1:]] if text else []
     return list(zip(kept, [*kept[1:], len(text)], strict=False))
