@@ -156,7 +156,7 @@ notebooks: setup  ## execute the notebooks on SCALE's records into results/SCALE
 	@SCAR_ROOT=$(CURDIR) SCAR_SCALE=$(SCALE) SCAR_SEEDS=$(SEEDS) $(BIN)/jupyter-nbconvert --log-level ERROR --to html --execute \
 	  --output-dir $(RESULTS)/$(SCALE)/notebooks notebooks/*.ipynb && ls $(RESULTS)/$(SCALE)/notebooks/*.html
 
-costs: setup  ## what the runs of SCALE cost: device time by stage, memory, coalitions a second
+costs: setup  ## what the runs of SCALE cost: device time by stage, memory, coalitions per second
 	@$(REPORT) costs
 
 gpu-study:
