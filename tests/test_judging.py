@@ -15,7 +15,7 @@ from scar.judging.pairs import Answer
 from scar.report.selection import select_cells
 from scar.tracking.judgements import find_judgements
 from scar.tracking.records import SCHEMA_VERSION, RunRecord, RunWriter
-from tests.evaluation.chat_server import completion, failure, serve
+from tests.judging.chat_server import completion, failure, serve
 from tests.smoke_scale import CONF
 
 KEY = "sk-secret-0987"

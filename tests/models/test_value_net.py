@@ -17,8 +17,8 @@ from scar.models.loading import load_reward_sequence_model
 from scar.models.policy import CausalPolicy
 from scar.models.reward import SCORE_OFFSET, SequenceRewardModel
 from scar.types import Advantages, Rollout
-from tests.attribution.tiny_scorers import SCORERS, check_scores, classifier, mixed_batch
 from tests.builders import ppo_config, updater_for
+from tests.coalitions.tiny_scorers import SCORERS, check_scores, classifier, mixed_batch
 from tests.models.tiny import (
     ARCHITECTURES,
     EOS,

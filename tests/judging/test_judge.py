@@ -11,7 +11,7 @@ import pytest
 from scar.judging.judge import AnswerCache, ChatJudge, RewardModelJudge
 from scar.judging.pairs import Pair
 from scar.judging.prompts import Answers, Summaries
-from tests.evaluation.chat_server import completion, failure, serve
+from tests.judging.chat_server import completion, failure, serve
 
 KEY = "sk-secret-1234567890"
 

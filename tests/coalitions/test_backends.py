@@ -19,8 +19,8 @@ from scar.coalitions.fused import FusedScorer
 from scar.interfaces import CoalitionScorer
 from scar.models.reward import SequenceRewardModel
 from scar.types import CoalitionRows
-from tests.attribution import tiny_scorers as tiny
-from tests.attribution.tiny_scorers import CPU, check_scores, mixed_batch
+from tests.coalitions import tiny_scorers as tiny
+from tests.coalitions.tiny_scorers import CPU, check_scores, mixed_batch
 
 KINDS: dict[str, type] = {"fused": FusedScorer, "generic": CachedScorer, "plain": PlainScorer}
 KNOWN = ("gpt2", "gpt_neox", "llama")

@@ -17,9 +17,9 @@ from scar.coalitions.fused import FusedScorer
 from scar.coalitions.trie import Trie
 from scar.interfaces import CoalitionScorer
 from scar.types import CoalitionRows
-from tests.attribution import tiny_scorers as tiny
-from tests.attribution.tiny_scorers import SCORERS, SPACE, VARIANTS, VOCABULARY, blanked, check_scores, mixed_batch
 from tests.builders import property_test
+from tests.coalitions import tiny_scorers as tiny
+from tests.coalitions.tiny_scorers import SCORERS, SPACE, VARIANTS, VOCABULARY, blanked, check_scores, mixed_batch
 
 LONG, SHORT = 40, 9
 ARCHITECTURES = ("gpt2", "gpt_neox", "llama")
