@@ -15,10 +15,11 @@ from scar.report.credit_items import write_credit
 @hydra.main(config_path="../conf", config_name="credit", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Compute the record unless it is there, and draw it."""
-    from scar.commands.credit import make_credit
+    from scar.commands.credit import SETTINGS, make_credit
+    from scar.commands.settings import prepared
 
     with one_line_errors():
-        folder = make_credit(cfg, HydraConfig.get().overrides.task, start_progress=training_bar)
+        folder = make_credit(prepared(cfg, SETTINGS), HydraConfig.get().overrides.task, start_progress=training_bar)
         paths = write_credit(load_credit(folder), Path(cfg.paths.results))
         say("".join(f"wrote {path}\n" for path in (folder, *paths)))
 

@@ -13,10 +13,11 @@ from scar.report.selection import select_cells
 @hydra.main(config_path="../conf", config_name="judging", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Judge every pair of runs of the config that was not judged yet."""
-    from scar.commands.judge import judge_runs
+    from scar.commands.judge import SETTINGS, judge_runs
+    from scar.commands.settings import prepared
 
     with one_line_errors():
-        folders = judge_runs(cfg, select_cells, training_bar)
+        folders = judge_runs(prepared(cfg, SETTINGS), select_cells, training_bar)
         say("".join(f"judgement: {folder}\n" for folder in folders))
 
 

@@ -13,11 +13,12 @@ def main(cfg: DictConfig) -> None:
     from huggingface_hub import snapshot_download
 
     from scar.commands.prefetch import fetch, repositories
+    from scar.commands.settings import prepared
 
     with one_line_errors():
         fetched = [
             f"{repository.kind} {repository.name}: {fetch(repository, snapshot_download)}\n"
-            for repository in repositories(cfg)
+            for repository in repositories(prepared(cfg))
         ]
     say("".join(fetched) or "nothing of this config is on the hub\n")
 

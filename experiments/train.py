@@ -9,10 +9,11 @@ from scar.commands.cli import one_line_errors, run_script
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run the composed config."""
+    from scar.commands.settings import prepared
     from scar.commands.train import train_run
 
     with one_line_errors():
-        train_run(cfg)
+        train_run(prepared(cfg))
 
 
 if __name__ == "__main__":

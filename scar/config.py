@@ -1,33 +1,22 @@
 """Checked settings of generation, PPO and evaluation, and the fingerprint that names a run or a trained model.
 
-Values come from `conf/`; each is explained there with its source. This module checks them against one another.
+Values come from `conf/`; each is explained there with its source. scar/commands/settings.py checks their types, this module their
+bounds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 
 def require(condition: bool, got: str, allowed: str) -> None:
     """Raise ValueError saying what was got and what is allowed, unless `condition` holds."""
     if not condition:
         raise ValueError(f"{got}; allowed: {allowed}")
-
-
-def check_numbers(settings: Any, group: str) -> None:
-    """Raise ValueError for a field of a dataclass annotated int or float that holds something else, or infinity."""
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        types = {"int": (int,), "float": (int, float), "float | None": (int, float, type(None))}.get(str(field.type))
-        if types is not None:
-            fits = isinstance(value, types) and not isinstance(value, bool)
-            require(fits, f"{group}.{field.name}={value!r}", str(field.type))
-            require(value is None or not math.isinf(value), f"{group}.{field.name}={value}", "a finite number")
 
 
 def _divisors(number: int) -> str:
@@ -47,7 +36,6 @@ class GenerationConfig:
     sample_length: bool
 
     def __post_init__(self) -> None:
-        check_numbers(self, "task.generation")
         require(self.temperature > 0, f"task.generation.temperature={self.temperature}", "a number above 0")
         require(self.max_new_tokens >= 1, f"task.generation.max_new_tokens={self.max_new_tokens}", "1 or more")
         least = 1 if self.sample_length else 0
@@ -66,10 +54,6 @@ class ScoringConfig:
     reads_eos: bool
     missing_eos_score: float | None
 
-    def __post_init__(self) -> None:
-        check_numbers(self, "task.scoring")
-        require(type(self.reads_eos) is bool, f"task.scoring.reads_eos={self.reads_eos}", "true or false")
-
 
 @dataclass(frozen=True)
 class PPOConfig:
@@ -83,11 +67,11 @@ class PPOConfig:
     microbatch_size: int
     ppo_epochs: int
     learning_rate: float
-    learning_rate_schedule: str
+    learning_rate_schedule: Literal["constant", "linear"]
     adam_eps: float
     weight_decay: float
     kl_coef: float
-    kl_control: str
+    kl_control: Literal["adaptive", "fixed"]
     kl_target: float
     kl_horizon: float
     gamma: float
@@ -95,24 +79,15 @@ class PPOConfig:
     clip_range: float
     value_clip_range: float
     value_loss_coef: float
-    value_net: str
+    value_net: Literal["shared", "separate"]
     max_grad_norm: float | None
     max_mean_ratio: float | None
 
     def __post_init__(self) -> None:
-        check_numbers(self, "ppo")
         for name in ("updates", "batch_size", "minibatch_size", "microbatch_size", "ppo_epochs"):
             require(getattr(self, name) >= 1, f"ppo.{name}={getattr(self, name)}", "1 or more")
         self._check_divides("batch_size", "minibatch_size")
         self._check_divides("minibatch_size", "microbatch_size")
-        schedules, controls, nets = ("constant", "linear"), ("adaptive", "fixed"), ("shared", "separate")
-        require(
-            self.learning_rate_schedule in schedules,
-            f"ppo.learning_rate_schedule={self.learning_rate_schedule}",
-            " or ".join(schedules),
-        )
-        require(self.value_net in nets, f"ppo.value_net={self.value_net}", " or ".join(nets))
-        require(self.kl_control in controls, f"ppo.kl_control={self.kl_control}", " or ".join(controls))
         for name in ("gamma", "gae_lambda"):
             require(0 <= getattr(self, name) <= 1, f"ppo.{name}={getattr(self, name)}", "a number from 0 to 1")
         for name in ("learning_rate", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "adam_eps"):
@@ -141,7 +116,6 @@ class EvaluationConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        check_numbers(self, "evaluation")
         require(self.prompts >= 1, f"evaluation.prompts={self.prompts}", "1 or more")
         require(self.batch_size >= 1, f"evaluation.batch_size={self.batch_size}", "1 or more")
 
@@ -154,7 +128,6 @@ class LoraSettings:
     alpha: int
 
     def __post_init__(self) -> None:
-        check_numbers(self, "models.policy.load.lora")
         require(self.rank >= 1, f"models.policy.load.lora.rank={self.rank}", "1 or more")
         require(self.alpha > 0, f"models.policy.load.lora.alpha={self.alpha}", "1 or more")
 
@@ -164,14 +137,12 @@ class LoadConfig:
     """How the policy is held: `weights` float32, bfloat16 or nf4 (4 bits, double quantisation), `compute` the type that its
     forward passes use, `lora` (a mapping, see LoraSettings) the adapters that are trained in place of the weights."""
 
-    weights: str = "float32"
-    compute: str = "float32"
+    weights: Literal["float32", "bfloat16", "nf4"] = "float32"
+    compute: Literal["float32", "bfloat16"] = "float32"
     lora: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         group = "models.policy.load"
-        for name, allowed in (("weights", ("float32", "bfloat16", "nf4")), ("compute", ("float32", "bfloat16"))):
-            require(getattr(self, name) in allowed, f"{group}.{name}={getattr(self, name)}", " or ".join(allowed))
         trained = self.weights == "float32" or self.lora is not None
         require(
             trained,
@@ -199,18 +170,6 @@ class MemoryConfig:
 
     gradient_checkpointing: bool
     offload: bool
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            require(type(value) is bool, f"memory.{field.name}={value}", "true or false")
-
-
-def check_alpha(alpha: float) -> float:
-    """Return `alpha` if it is a valid mix of Eq. 6, else raise ValueError."""
-    valid = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 <= alpha <= 1
-    require(valid, f"shaping.alpha={alpha}", "a number from 0 (sparse) to 1 (fully dense)")
-    return float(alpha)
 
 
 def fingerprint(settings: Mapping[str, Any], *, length: int = 10) -> str:

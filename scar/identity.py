@@ -13,8 +13,11 @@ TOP = ("scale", "seed", "model_seed", "threads", "device", "recipe")
 """Single values. `device`: cpu or cuda; `recipe`: that of the models trained here (scar/supervised/store.py)."""
 NOT_NAMED = ("_target_", "rows_a_batch", "shape", "labels")
 """Keys without a say in any number: a class's place in the code, how many rows go into one pass, what `make check` reads."""
-NOT_OF_MODELS = ("build", "stated", "gold")
-"""Keys of `models` that follow from the task and its data, or are of the model that judges finished runs."""
+NOT_OF_MODELS = ("recipe", "build", "stated", "gold")
+"""Keys of `models` that follow from the task and its data (`build`: in old records), or are of the model that judges finished
+runs."""
+NOT_OF_TASK = ("alpha", "source", "data_dir", "sources", "reviews", "prompt", "generation", "scoring")
+"""Keys of `task` that are no settings of its class; they have names of their own (`reviews`: in old records)."""
 
 OLD_NAMES = {
     "ExactEstimator": "exact",
@@ -73,7 +76,7 @@ def task_settings(task: Mapping[str, Any]) -> dict[str, Any]:
     if source not in task["sources"]:
         raise ValueError(f"task.source={source}; allowed for task={task['name']}: {', '.join(task['sources'])}")
     return {
-        "task": {"name": task["name"], **_named(task["build"])},
+        "task": _named(_flat(task), without=NOT_OF_TASK),
         "data": {"source": source, **_named(task["sources"][source])},
         **{key: _named(task.get(key, {})) for key in ("prompt", "generation", "scoring")},
     }
@@ -90,8 +93,9 @@ def credit_settings(config: Mapping[str, Any], name_of: Callable[[str], str], ne
     settings: dict[str, Any] = {"method": {"name": shaping["name"], **_named(shaping["method"])}}
     settings |= dict.fromkeys(("units", "parser", "estimator", "coalitions"))
     if "units" in needs:
-        units, parser = config["segmentation"], config["segmentation"]["build"].get("parser")
-        settings["units"] = {"name": units["name"], **_named(units["build"], without=("parser",))}
+        units = _flat(config["segmentation"])
+        name, parser = units.get("name") or name_of(units["_target_"]), units.get("parser")
+        settings["units"] = {"name": name, **_named(units, without=("name", "parser"))}
         settings["parser"] = None if parser is None else {"name": name_of(parser["_target_"]), **_named(parser)}
     if "estimator" in needs:
         estimator = config["estimator"]
@@ -105,6 +109,11 @@ def credit_settings(config: Mapping[str, Any], name_of: Callable[[str], str], ne
 def judge_settings(judge: Mapping[str, Any]) -> dict[str, Any]:
     """Of a judge: all of its settings."""
     return _named(judge)
+
+
+def _flat(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node whose class and its settings are at its root; in old records they are in `build`."""
+    return {key: value for key, value in node.items() if key != "build"} | dict(node.get("build", {}))
 
 
 def _named(node: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scar.commands import build
 from scar.commands import models as models_command
+from scar.commands.settings import prepared
 from scar.commands.train import train_run
 from scar.tracking.records import RunRecord
 
@@ -24,7 +25,7 @@ CONF = REPOSITORY / "conf"
 def composed(*overrides: str) -> DictConfig:
     """The config of a command line with these overrides."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("config", overrides=list(overrides))
+        return prepared(compose("config", overrides=list(overrides)))
 
 
 def silent_progress(title: str) -> Callable[[int, int, dict[str, float]], None]:

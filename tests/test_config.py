@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.config import EvaluationConfig, GenerationConfig, check_alpha, fingerprint
+from scar.config import EvaluationConfig, GenerationConfig, fingerprint
 from tests.builders import ppo_config, property_test
 
 
@@ -67,8 +66,6 @@ def test_a_minibatch_above_the_batch_is_an_error() -> None:
         ("minibatch_size", 0, "1 or more"),
         ("microbatch_size", -1, "1 or more"),
         ("ppo_epochs", 0, "1 or more"),
-        ("learning_rate_schedule", "cosine", "constant or linear"),
-        ("kl_control", "off", "adaptive or fixed"),
         ("gamma", 1.1, "a number from 0 to 1"),
         ("gae_lambda", -0.1, "a number from 0 to 1"),
         ("learning_rate", 0, "a number above 0"),
@@ -82,13 +79,6 @@ def test_a_minibatch_above_the_batch_is_an_error() -> None:
         ("weight_decay", -0.01, "0 or more"),
         ("kl_coef", float("nan"), "0 or more"),
         ("learning_rate", float("nan"), "a number above 0"),
-        ("updates", 1.5, "int"),
-        ("updates", True, "int"),
-        ("batch_size", "64", "int"),
-        ("learning_rate", "3e-6", "float"),
-        ("learning_rate", None, "float"),
-        ("max_grad_norm", "1", "float | None"),
-        ("max_mean_ratio", False, "float | None"),
     ],
 )
 def test_ppo_errors_name_key_value_and_what_is_allowed(key: str, value: Any, allowed: str) -> None:
@@ -130,8 +120,6 @@ def test_optional_limits_must_be_positive(key: str, value: float) -> None:
         ({"min_new_tokens": 25}, ["task.generation.min_new_tokens=25", "task.generation.max_new_tokens=24"]),
         ({"temperature": 0.0}, ["task.generation.temperature=0.0", "allowed: a number above 0"]),
         ({"temperature": -1.0}, ["task.generation.temperature=-1.0"]),
-        ({"temperature": "hot"}, ["task.generation.temperature='hot'", "allowed: float"]),
-        ({"max_new_tokens": 24.0}, ["task.generation.max_new_tokens=24.0", "allowed: int"]),
     ],
 )
 def test_generation_errors(changes: dict[str, Any], parts: list[str]) -> None:
@@ -145,21 +133,6 @@ def test_evaluation_errors(key: str) -> None:
     with pytest.raises(ValueError) as caught:
         evaluation(**{key: 0})
     assert_names(caught.value, f"evaluation.{key}=0", "allowed: 1 or more")
-    with pytest.raises(ValueError, match=f"evaluation.{key}='x'; allowed: int"):
-        evaluation(**{key: "x"})
-
-
-@pytest.mark.parametrize(("alpha", "expected"), [(0, 0.0), (1, 1.0), (0.8, 0.8)])
-def test_valid_alpha_is_returned_as_a_float(alpha: float, expected: float) -> None:
-    found = check_alpha(alpha)
-    assert found == expected
-    assert isinstance(found, float)
-
-
-@pytest.mark.parametrize("alpha", [-0.01, 1.01, float("nan"), float("inf"), "0.8", "dense", None, [0.5]])
-def test_an_alpha_outside_the_unit_interval_is_an_error(alpha: Any) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"shaping.alpha={alpha}; allowed: a number from 0")):
-        check_alpha(alpha)
 
 
 SETTINGS: dict[str, Any] = {"ppo": {"updates": 3, "gamma": 1.0}, "task": {"name": "imdb", "sizes": [1, 2]}, "seed": 0}

@@ -129,7 +129,7 @@ def test_what_is_typed_beats_the_run_and_the_run_beats_the_rest(script: Scripts,
     overrides = ("source=run", f"run={run.path}", "sample=0", "methods=[scar]", "segmentations=[token]")
     record = script.record(*overrides, "estimator=owen", "scale=smoke", "task=imdb", scale=None)
     assert record.manifest["methods"]["scar:token"]["estimator"]["name"] == "owen"
-    for override in ("scale=local", "task=hh", "model_seed=2", "task.prompt.max_tokens=9", "models=local_hh"):
+    for override in ("scale=local", "task=hh", "model_seed=2", "task.prompt.max_tokens=9", "models.examples=5"):
         line = assert_one_line_error(script(*overrides, override, scale=None))
         assert f"{override} with run={run.path}; the run decides that: leave it out" in line
 

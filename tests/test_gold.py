@@ -67,7 +67,7 @@ def test_the_gold_model_is_the_larger_one_and_takes_over_what_it_does_not_set(ta
     assert larger["width"] * larger["layers"] > usual.width * usual.layers
     assert larger["dropout"] == usual.dropout
     assert gold.settings["tokenizer"] == OmegaConf.to_container(cfg.models.tokenizer)
-    assert not {"gold", "source", "build"} & set(gold.settings)
+    assert not {"gold", "source", "recipe"} & set(gold.settings)
 
 
 def test_an_unknown_setting_of_the_gold_model_is_refused() -> None:
@@ -106,7 +106,7 @@ def test_from_config_to_scores(cfg: Any) -> None:
     accuracies = [value for key, value in report.items() if key.startswith("accuracy") and isinstance(value, float)]
     assert accuracies
     assert all(0 < value < 1 for value in accuracies)
-    assert model.model.config.n_embd == 48  # conf/sizes/smoke_<task>.yaml; the model that trains has 32
+    assert model.model.config.n_embd == 48  # conf/scale/smoke/<task>.yaml; the model that trains has 32
     ids = torch.tensor([tokenizer("A good film.")["input_ids"]])
     assert model.score(ids, torch.ones_like(ids, dtype=torch.bool)).shape == (1,)
     assert prepare_model(cfg, "gold", start_progress=silent_progress)["cached"] is True  # type: ignore[index]

@@ -13,7 +13,7 @@ import torch
 
 from scar.commands.train import class_name, run_config, run_folder, run_identity, train_run
 from scar.config import fingerprint
-from scar.identity import old_name, run_settings
+from scar.identity import run_settings
 from scar.tracking.records import RunRecord, find_records
 from tests.smoke_scale import composed
 
@@ -56,7 +56,10 @@ def elsewhere(value: Any) -> Any:
 def test_moving_a_class_renames_no_run(task: str) -> None:
     config = config_of(f"task={task}", "shaping=scar")
     needs = ("scorer", "estimator", "units")
-    assert run_settings(elsewhere(config), old_name, needs) == run_settings(config, class_name, needs)
+    targets = [config[node]["_target_"] for node in ("segmentation", "parser", "estimator")]
+    names = {target.rpartition(".")[2]: class_name(target) for target in targets}
+    moved = run_settings(elsewhere(config), lambda target: names[target.rpartition(".")[2]], needs)
+    assert moved == run_settings(config, class_name, needs)
     assert "_target_" not in json.dumps(run_settings(config, class_name, needs))
 
 
@@ -86,14 +89,14 @@ def test_what_a_run_does_not_use_has_no_say(override: str) -> None:
         "threads=2",
         "shaping.alpha=0.3",
         "shaping.method.fill=delete",
-        "estimator.permutations=4",
+        "estimator.unbounded.permutations=4",
         "estimator=owen",
         "segmentation=span",
         "coalitions.dtype=bfloat16",
         "ppo.learning_rate=1e-5",
         "task.generation.temperature=0.8",
         "task.prompt.max_tokens=7",
-        "task.build.min_characters=201",
+        "task.min_characters=201",
         "task.sources.package.version=0.0.3",
         "task.scoring.missing_eos_score=-1.0",
         "models.policy.training.epochs=1",

@@ -44,7 +44,7 @@ def write_run(root: Path, method: str, seed: int, *, items: int = 40, prompts: s
 def config_of(root: Path, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         folders = [f"paths.runs={root}/runs", f"paths.judgements={root}/judgements"]
-        fast = ["judge.build.requests_per_minute=60000", "judge.build.max_retries=1"]
+        fast = ["judge.requests_per_minute=60000", "judge.max_retries=1"]
         return compose("judging", ["task=tldr", "judge=gemini", "judging.seeds=[1]", *folders, *fast, *overrides])
 
 
@@ -97,7 +97,7 @@ def test_the_order_is_drawn_item_by_item_and_wins_are_the_methods_in_both_places
 def test_an_interrupted_judging_goes_on_and_pays_for_the_rest_only(tmp_path: Path) -> None:
     for method in ("scar", "sparse"):
         write_run(tmp_path / "runs", method, 1, items=6)
-    overrides = ("judging.baselines=[sparse]", "judging.pay=true", "judge.build.concurrency=1")
+    overrides = ("judging.baselines=[sparse]", "judging.pay=true", "judge.concurrency=1")
     with serve(*[completion("A")] * 4, failure(401)) as server:
         with pytest.raises(ConnectionError, match="check the key"):
             judge_runs(config_of(tmp_path, f"judge.base_url={server.url}", *overrides), select_cells, no_bar)
@@ -191,4 +191,4 @@ def test_every_judge_composes_and_names_no_key(tmp_path: Path) -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             judge = compose("judging", [f"judge={name}"]).judge
         assert judge.name == name
-        assert "key" not in json.dumps(list(judge.build)).replace("key_variable", "")
+        assert "key" not in json.dumps(list(judge)).replace("key_variable", "")

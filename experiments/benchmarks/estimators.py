@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from scar.coalitions.backends import make_scorer
 from scar.commands.build import Run, check_settings, setup_process
+from scar.commands.settings import prepared
 from scar.credit.estimators import Estimator, ExactEstimator, OwenEstimator, PermutationEstimator
 from scar.credit.game import BatchGame, TextGame
 from scar.credit.shap_oracle import partition_values
@@ -140,7 +141,7 @@ def sampled_game(units: int, *, responses: int, cache: Path) -> BatchGame:
         **dict.fromkeys(("ppo.batch_size", "ppo.minibatch_size", "ppo.microbatch_size"), responses),
     }
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"{key}={value}" for key, value in settings.items()])
+        cfg = prepared(compose("config", [f"{key}={value}" for key, value in settings.items()]))
     device = setup_process(cfg)
     run = Run(cfg, check_settings(cfg), device, TrackerGroup([]))
     trainer = run.trainer

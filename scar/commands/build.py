@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scar.coalitions.backends import ScorerReport, make_scorer
+from scar.commands.targets import build_settings, construct, located, parameters, plain
 from scar.config import (
     EvaluationConfig,
     GenerationConfig,
@@ -21,7 +20,6 @@ from scar.config import (
     MemoryConfig,
     PPOConfig,
     ScoringConfig,
-    check_alpha,
     require,
 )
 from scar.credit.methods import needs
@@ -43,14 +41,12 @@ from scar.supervised.store import LocalModels
 from scar.tasks.prompts import PromptBatches
 from scar.tracking.metering import Meter
 
-NO_SETTINGS = ("source", "build", "stated", "pretrained", "gold")
+NO_SETTINGS = ("source", "recipe", "stated", "pretrained", "gold")
 """Keys of `models` that are not settings of a recipe."""
 
 
 def resolve_device(name: str) -> torch.device:
     """`auto`, `cpu` or `cuda` as a device; ValueError when it is not there."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={name}; allowed: auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
     if name == "auto":
@@ -62,10 +58,6 @@ def setup_process(cfg: DictConfig) -> torch.device:
     """Threads, logging and noise of this process; returns the device."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.raiseExceptions = False  # on a full disk W&B's log lines would bury the one error that matters
-    for key in ("seed", "model_seed", "threads"):
-        least = 1 if key == "threads" else 0
-        require(type(cfg[key]) is int and cfg[key] >= least, f"{key}={cfg[key]}", f"a whole number, {least} or more")
-    require(type(cfg.force) is bool, f"force={cfg.force}", "true or false")
     torch.set_num_threads(cfg.threads)
     loading.quiet_transformers()
     device = resolve_device(cfg.device)
@@ -77,9 +69,11 @@ def setup_process(cfg: DictConfig) -> torch.device:
 def build_task(cfg: DictConfig) -> Any:
     """The task with its data source; a source that keeps files gets the cache."""
     node = cfg.task.sources[data_source(cfg.task)]
-    keeps_files = "cache" in inspect.signature(located(node._target_)).parameters
+    keeps_files = "cache" in parameters(located(node._target_))
     source = construct(node, **({"cache": Path(cfg.paths.cache)} if keeps_files else {}))
-    return construct(cfg.task.build, source=source)
+    build = located(cfg.task._target_)
+    settings = {key: cfg.task[key] for key in parameters(build) if key in cfg.task and key != "source"}
+    return build(source=source, **settings)
 
 
 def local_models(cfg: DictConfig, task: Any, device: torch.device, *, gold: bool = False) -> LocalModels:
@@ -93,7 +87,6 @@ def local_models(cfg: DictConfig, task: Any, device: torch.device, *, gold: bool
     cache = ModelCache(Path(cfg.paths.cache))
     models = cfg.models.copy()
     if gold:
-        OmegaConf.set_struct(models, True)  # a setting that the others do not have is an error
         models = OmegaConf.merge(models, cfg.models.gold)
     return construct(
         _recipe(cfg, task),
@@ -110,7 +103,7 @@ def local_models(cfg: DictConfig, task: Any, device: torch.device, *, gold: bool
 def _recipe(cfg: DictConfig, task: Any) -> DictConfig:
     """How the models are trained: on preferences that the data state, or on those that the recipe constructs."""
     stated = hasattr(task.source, "comparisons")
-    name = "stated" if stated else "build"
+    name = "stated" if stated else "recipe"
     if name not in cfg.models:
         data = f"task.data_dir={cfg.task.data_dir}" if stated else f"task.source={cfg.task.source}"
         raise ValueError(f"{data} with scale={cfg.scale}: these models cannot be trained on it; choose another scale")
@@ -119,35 +112,23 @@ def _recipe(cfg: DictConfig, task: Any) -> DictConfig:
 
 def check_settings(cfg: DictConfig) -> PPOConfig:
     """Check every setting that can be checked before data and models are loaded; returns the PPO settings."""
-    check_alpha(cfg.shaping.alpha)
-    build_settings(GenerationConfig, cfg.task.generation, "task.generation")
-    build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
-    build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
-    memory, narrow = build_settings(MemoryConfig, cfg.memory, "memory"), cfg.coalitions.dtype != "float32"
+    memory, narrow = build_settings(MemoryConfig, cfg.memory), cfg.coalitions.dtype != "float32"
     require(
         not (memory.offload and narrow),
         f"memory.offload=true with coalitions.dtype={cfg.coalitions.dtype}, which is a second copy of the reward model",
         "coalitions.dtype=float32 (and models.reward.weights=bfloat16)",
     )
-    every = cfg.checkpoint.updates
-    cadence = every is None or (type(every) is int and every >= 1)
-    require(cadence, f"checkpoint.updates={every}", "null or a whole number, 1 or more")
     sharded = cfg.engine.get("frozen_zero_stage", 0) == 3
     require(
         not (memory.offload and sharded),
         "memory.offload=true with engine.frozen_zero_stage=3, which places the same models",
         "one of them",
     )
-    return instantiate(cfg.ppo)
+    return build_settings(PPOConfig, cfg.ppo)
 
 
 def credit_needs(cfg: DictConfig) -> tuple[str, ...]:
     """What the credit method of `cfg` needs, read off its class (`needs` of scar/credit/methods.py)."""
-    if "needs" in cfg.shaping:
-        raise ValueError(
-            f"shaping.needs={cfg.shaping.needs} is no longer read; leave it out: the parameters of the method's constructor "
-            "and of its `assign` say what it needs"
-        )
     return needs(located(cfg.shaping.method._target_))
 
 
@@ -200,7 +181,7 @@ class Run:
     def __init__(
         self, cfg: DictConfig, ppo: PPOConfig, device: torch.device, tracker: Tracker, engine: Engine | None = None
     ) -> None:
-        self._evaluation = build_settings(EvaluationConfig, cfg.evaluation, "evaluation")
+        self._evaluation = build_settings(EvaluationConfig, cfg.evaluation)
         self._parts = parts = load_parts(cfg, device, engine)
         engine = parts.engine
         self.names, self.reward_model = parts.names, parts.reward_model
@@ -218,7 +199,7 @@ class Run:
         self.trainer = Trainer(
             config=ppo,
             seed=cfg.seed,
-            alpha=check_alpha(cfg.shaping.alpha),
+            alpha=float(cfg.shaping.alpha),
             device=device,
             prompts=parts.prompts("train", ppo.batch_size, cfg.seed),
             sampler=self._sampler,
@@ -267,7 +248,7 @@ def build_scoring(
     cfg: DictConfig, policy_tokenizer: Any, reward_model: RewardModel, reward_tokenizer: Any
 ) -> ResponseScoring:
     """Scores of the policy's responses as the task of `cfg` has them read."""
-    config = build_settings(ScoringConfig, cfg.task.scoring, "task.scoring")
+    config = build_settings(ScoringConfig, cfg.task.scoring)
     reader = RewardReader(
         policy_tokenizer, reward_tokenizer, reads_eos=config.reads_eos, max_tokens=reward_model.max_tokens
     )
@@ -283,9 +264,9 @@ class Parts:
     ) -> None:
         self._cfg, self._device = cfg, device
         self.engine: Engine = engine or TorchEngine()
-        self._generation = build_settings(GenerationConfig, cfg.task.generation, "task.generation")
+        self._generation = build_settings(GenerationConfig, cfg.task.generation)
         self._task, self.names = task, names
-        self._memory = build_settings(MemoryConfig, cfg.memory, "memory")
+        self._memory = build_settings(MemoryConfig, cfg.memory)
         self.tokenizer = loading.load_tokenizer(names["policy"], revision=names.revision("policy"))
         reward = cfg.models.reward
         self.reward_model, self._reward_tokenizer = load_reward_model(
@@ -331,7 +312,7 @@ class Parts:
     def _load_config(self) -> LoadConfig:
         """How the policy is held; models trained from scratch have no choice."""
         node = self._cfg.models.policy.get("load")
-        return LoadConfig() if node is None else build_settings(LoadConfig, node, "models.policy.load")
+        return LoadConfig() if node is None else build_settings(LoadConfig, node)
 
     def _build_value(self, hidden_size: int) -> dict[str, Any]:
         """The value function: a head on the policy's trunk, or a copy of the reward model (docs/decisions.md#value-function)."""
@@ -379,7 +360,7 @@ class Parts:
 
         def scorer() -> CoalitionScorer:
             runtime = {"reward_model": self.reward_model, "device": self._device}
-            built, report = build_settings(make_scorer, cfg.coalitions, "coalitions", **runtime)
+            built, report = build_settings(make_scorer, cfg.coalitions, **runtime)
             reports.append(report)
             return self.engine.scorer(built, self.reward_model)
 
@@ -393,7 +374,7 @@ class Parts:
 
     def segmenter(self, cfg: DictConfig) -> Segmenter:
         """The segmenter of `cfg`, not loaded yet."""
-        return construct(cfg.segmentation.build, tokenizer=self.tokenizer)
+        return construct(cfg.segmentation, tokenizer=self.tokenizer)
 
     def prompts(self, split: str, batch_size: int, seed: int) -> PromptBatches:
         """Batches of the task's prompts."""
@@ -416,61 +397,3 @@ class Parts:
                 f"{available} test prompts"
             )
         return evaluate_policy(sampler, prompts, self.scoring, config, device=self._device)
-
-
-# From nodes of a Hydra config to Python objects, refusing what a target does not take.
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """A config node as resolved plain Python."""
-    return OmegaConf.to_container(cfg, resolve=True)
-
-
-MOVED = {
-    "scar.attribution.estimators": "scar.credit.estimators",
-    "scar.attribution.shap_backend": "scar.credit.shap_oracle",
-    "scar.shaping.methods": "scar.credit.methods",
-    "scar.evaluation.judge": "scar.judging.judge",
-    "scar.evaluation.judge_prompts": "scar.judging.prompts",
-    "scar.recipes.answers": "scar.supervised.preference",
-    "scar.recipes.comparisons": "scar.supervised.comparisons",
-    "scar.recipes.sentiment": "scar.supervised.sentiment",
-    "scar.recipes.summaries": "scar.supervised.preference",
-    "scar.tracking.trackers.NoTracker": "null",
-}
-"""Where the classes are now that a `_target_` in a user's own YAML may name: modules, and single classes."""
-
-
-def located(target: str) -> Any:
-    """What a `_target_` names; ValueError with its new name for one that has moved."""
-    module, _, name = target.rpartition(".")
-    new = MOVED.get(target, f"{MOVED[module]}.{name}" if module in MOVED else None)
-    if new is not None:
-        raise ValueError(f"_target_: {target} is no longer there; write {new}")
-    return get_object(target)
-
-
-def construct(node: DictConfig, **runtime: Any) -> Any:
-    """Call a node's `_target_` with its values and run-time objects (`instantiate` alone would turn a dataclass passed to
-    it into a config). A ValueError names a key that the target does not take."""
-    _refuse_unknown(
-        located(node._target_),
-        [key for key in node if key != "_target_"],
-        node._get_full_key("").rstrip("."),
-        runtime,
-    )
-    return instantiate(node, _partial_=True, _convert_="all")(**runtime)
-
-
-def _refuse_unknown(build: Callable[..., Any], keys: Iterable[Any], group: str, runtime: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(build).parameters.values()
-    allowed = [p.name for p in parameters if p.name not in runtime and p.kind != inspect.Parameter.VAR_KEYWORD]
-    unknown = [f"{group}.{key}" for key in keys if key not in allowed]
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: no such setting; allowed in {group}: {', '.join(allowed) or 'none'}")
-
-
-def build_settings(build: Callable[..., Any], node: DictConfig, group: str, **runtime: Any) -> Any:
-    """Call `build` with a node's values and run-time objects; a ValueError names a key that it does not take."""
-    _refuse_unknown(build, node, group, runtime)
-    return build(**plain(node), **runtime)

@@ -16,7 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from scar.commands.build import build_settings, check_settings, construct, credit_needs, plain
+from scar.commands.build import check_settings, credit_needs
+from scar.commands.settings import prepared
+from scar.commands.targets import build_settings, construct, located, plain
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig
 from scar.identity import data_source
 from scar.models.loading import quiet_transformers
@@ -92,7 +94,7 @@ def check(arguments: Sequence[str], *, conf: Path, advance: Advance) -> Report:
     with _composing(conf):
         named, planned = {}, []
         for overrides in cases:
-            cfg = compose("config", overrides=overrides)
+            cfg = prepared(compose("config", overrides=overrides))
             named[cfg.task.name] = _names(cfg)
             planned.append(_plan_shared(planner, request, cfg) if shared else _plan(planner, overrides))
             advance(len(planned), len(cases), {})
@@ -123,7 +125,7 @@ def _names(cfg: DictConfig) -> list[Named]:
 def _plan(planner: Planner, overrides: list[str]) -> Planned:
     def estimate(settings: dict[str, str]) -> Estimate:
         changed = [f"{key}={value}" for key, value in settings.items()]
-        return planner.estimate(run_of(compose("config", overrides=overrides + changed)))
+        return planner.estimate(run_of(prepared(compose("config", overrides=overrides + changed))))
 
     alone = estimate({})
     fits = alone.largest.peak_bytes <= planner.device.usable_bytes
@@ -146,13 +148,13 @@ def run_of(cfg: DictConfig) -> Run:
         task=cfg.task.name,
         method=cfg.shaping.name,
         needs=needs,
-        units=cfg.segmentation.name if playing else None,
+        units=located(cfg.segmentation._target_).name if playing else None,
         coalitions=_coalitions(cfg) if playing else None,
         models=plain(cfg.models),
-        load=LoadConfig() if load is None else build_settings(LoadConfig, load, "models.policy.load"),
+        load=LoadConfig() if load is None else build_settings(LoadConfig, load),
         ppo=ppo,
-        memory=build_settings(MemoryConfig, cfg.memory, "memory"),
-        generation=build_settings(GenerationConfig, cfg.task.generation, "task.generation"),
+        memory=build_settings(MemoryConfig, cfg.memory),
+        generation=build_settings(GenerationConfig, cfg.task.generation),
         prompt_tokens=(prompt.get("min_tokens", prompt.max_tokens), prompt.max_tokens),
         evaluation_rows=cfg.evaluation.batch_size,
     )
@@ -167,5 +169,5 @@ def _coalitions(cfg: DictConfig) -> Coalitions:
         fill=cfg.shaping.method.fill,
         memory_mib=settings.memory_mib,
         dtype=settings.dtype,
-        max_units=cfg.segmentation.build.get("max_units"),
+        max_units=cfg.segmentation.get("max_units"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,14 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from scar.commands.targets import keys, unknown
 from scar.packages import require_installed
 from scar.printing import ended, say, stop_printing
 from scar.tracking.trackers import SweepProgress, progress_bar
@@ -32,6 +36,9 @@ if TYPE_CHECKING:  # a sweep's parent process draws only: without torch it start
     from scar.supervised.training import ProgressCallback
 
 SHOW_TRACEBACK = "SCAR_TRACEBACK"
+CONF = Path(__file__).resolve().parents[2] / "conf"
+CONFIGS = {"credit": "credit", "judge": "judging", "models": "models", "report": "report", "bench": "bench"}
+"""The file of conf/ that a script starts from; the others start from config.yaml."""
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, ArithmeticError)
 
 
@@ -42,8 +49,29 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:  # from the operating system, not one of our own
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{where}; free or unlock that folder, or choose others: paths.runs=... paths.cache=..."
+    if isinstance(error, ConfigCompositionException) and (
+        match := re.match(r"Could not override '([^']+)'", str(error))
+    ):
+        if "defaults list" in str(error) and (CONF / match[1]).is_dir():
+            return f"{match[1]}: nothing to choose at this scale; conf/scale/<scale>/<task>.yaml sets {match[1]}"
+        return unknown(match[1], _known_settings())
     text = str(error).split("Config search path:")[0]  # Hydra lists its folders there
     return " ".join(text.split()) or type(error).__name__
+
+
+def _known_settings() -> list[str]:
+    """The settings of the script that was started, with the groups that its command line chose."""
+    script = CONFIGS.get(Path(sys.argv[0]).stem, "config")
+    try:
+        overrides = OverridesParser.create().parse_overrides(
+            [text for text in sys.argv[1:] if not text.startswith("-")]
+        )
+        groups = [o.input_line for o in overrides if (CONF / o.key_or_group).is_dir() and not o.is_sweep_override()]
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            return list(keys(OmegaConf.to_container(compose(script, groups))))
+    except USER_ERRORS:  # more than this setting is wrong
+        return []
 
 
 def run_script(main: Callable[[], Any]) -> None:

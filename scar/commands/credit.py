@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
 
-from scar.commands.build import Parts, credit_needs, load_parts, plain, setup_process
+from scar.commands.build import Parts, credit_needs, load_parts, setup_process
+from scar.commands.settings import Count, prepared
+from scar.commands.targets import plain
 from scar.commands.train import class_name
 from scar.config import EvaluationConfig, fingerprint, require
 from scar.credit.methods import readable_units
@@ -29,7 +32,19 @@ from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import RunRecord
 from scar.types import Credit, Rollout, Scores, Units
 
-SOURCES = ("text", "run", "sft")
+Text = Annotated[str, Field(min_length=1)]
+SETTINGS = {
+    "source": Literal["text", "run", "sft"],
+    "prompt": Text,
+    "response": Text,
+    "run": str | None,
+    "sample": Annotated[int, Field(ge=0)] | None,
+    "items": Count,
+    "methods": Annotated[list[str], Field(min_length=1)],
+    "segmentations": Annotated[list[Literal["token", "span", "sentence"]], Field(min_length=1)],
+    "paths": {"credit": str, "results": str},
+}
+"""What conf/credit.yaml adds to the settings of a run."""
 NAMES = ("name", "source")
 """What names a node's class or data in a record; it has no key in the node itself."""
 OF_RUN = ("scale", "task", "model_seed")
@@ -86,21 +101,12 @@ def make_credit(cfg: DictConfig, overrides: Sequence[str], *, start_progress: St
 
 
 def _check(cfg: DictConfig) -> None:
-    require(cfg.source in SOURCES, f"source={cfg.source}", ", ".join(SOURCES))
-    require(len(cfg.methods) > 0, "methods=[]", "one method or more, such as methods=[sparse,scar]")
-    require(len(cfg.segmentations) > 0, "segmentations=[]", "one or more of token, span, sentence")
-    require(type(cfg["items"]) is int and cfg["items"] >= 1, f"items={cfg['items']}", "a whole number, 1 or more")
-    valid = cfg.sample is None or (type(cfg.sample) is int and cfg.sample >= 0)
-    require(valid, f"sample={cfg.sample}", "null or a whole number from 0")
     require(cfg.sample is None or cfg.source == "run", f"sample={cfg.sample} with source={cfg.source}", "source=run")
     require(
         (cfg.run is not None) == (cfg.source == "run"),
         f"run={cfg.run} with source={cfg.source}",
         "run=<folder> with source=run",
     )
-    for key in ("prompt", "response"):
-        filled = isinstance(cfg[key], str) and cfg[key] != ""
-        require(filled, f"{key}={cfg[key]!r}", "a text of at least one character")
 
 
 def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> dict[str, DictConfig]:
@@ -127,29 +133,30 @@ def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> di
 def _compose(overrides: list[str], run: RunRecord | None, typed: set[str]) -> DictConfig:
     """The config of some overrides. A run's own settings take the place of what was not typed: its task and models, and
     those of its credit where it is the same method (and the same units)."""
-    cfg = compose("credit", overrides)
+    cfg = prepared(compose("credit", overrides), SETTINGS)
     if run is None:
         return cfg
     settings, keys = run.manifest["settings"], []
     if settings["method"]["name"] == cfg.shaping.name:
         keys.append("method")
-        if settings["units"] and settings["units"]["name"] == cfg.segmentation.name:
+        if settings["units"] and settings["units"]["name"] == class_name(cfg.segmentation._target_):
             keys += ["units", *(key for key in ("parser", "estimator", "coalitions") if settings[key])]
-    nodes = {"method": "shaping.method", "units": "segmentation.build"}
+    nodes = {"method": "shaping.method", "units": "segmentation"}
     keys = [key for key in keys if nodes.get(key, key).split(".")[0] not in typed]
     named = [f"{key}={settings[key]['name']}" for key in ("parser", "estimator") if key in keys]
-    cfg = compose("credit", [*overrides, *named]) if named else cfg
+    cfg = prepared(compose("credit", [*overrides, *named]), SETTINGS) if named else cfg
     source = settings["data"]["source"]
-    values = {"models": settings["models"], "task.build": settings["task"], f"task.sources.{source}": settings["data"]}
+    values = {"models": settings["models"], f"task.sources.{source}": settings["data"]}
     values |= {f"task.{key}": settings[key] for key in ("prompt", "generation", "scoring")}
     values |= {nodes.get(key, key): settings[key] for key in keys}
-    values["task"] = (
-        {"data_dir": settings["data"]["path"]} if source == "folder" else {"data_dir": None, "source": source}
-    )
+    where = {"data_dir": settings["data"]["path"]} if source == "folder" else {"data_dir": None, "source": source}
+    values["task"] = settings["task"] | where
     OmegaConf.resolve(cfg.task)
     OmegaConf.resolve(cfg.models)
     for node, values_of_node in values.items():
-        plain_settings = {key: value for key, value in values_of_node.items() if node == "models" or key not in NAMES}
+        plain_settings = {
+            key: value for key, value in values_of_node.items() if node in ("models", "task") or key not in NAMES
+        }
         OmegaConf.update(cfg, node, plain_settings, merge=True, force_add=True)
     return cfg
 

@@ -15,15 +15,14 @@ from omegaconf import DictConfig
 from scar.commands.build import (
     ModelNames,
     build_scoring,
-    build_settings,
     build_task,
-    construct,
     load_reward_model,
     local_models,
-    plain,
     resolve_device,
     setup_process,
 )
+from scar.commands.settings import Target
+from scar.commands.targets import build_settings, construct, plain
 from scar.config import fingerprint, require
 from scar.identity import judge_settings
 from scar.judging.judge import AnswerCache
@@ -60,6 +59,14 @@ class JudgingConfig:
         require(self.method not in self.baselines, f"judging.baselines={self.baselines}", "others than judging.method")
         require(bool(self.seeds), f"judging.seeds={self.seeds}", "one seed or more")
         require(self.items >= 1, f"judging.items={self.items}", "1 or more")
+
+
+SETTINGS = {
+    "judge": Target(("scorer", "key", "cache")),
+    "judging": JudgingConfig,
+    "paths": {"judgements": str},
+}
+"""What conf/judging.yaml adds to the settings of a run."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def judge_runs(
 
     Raises ValueError before anything is spent: no such runs, no key, or a cost that was not agreed to.
     """
-    config = build_settings(JudgingConfig, cfg.judging, "judging")
+    config = build_settings(JudgingConfig, cfg.judging)
     matches = _matches(cfg, config, select)
     judge, extra = build_judge(cfg)
     folders = {_folder(cfg, config, match, extra): match for match in matches}
@@ -191,7 +198,7 @@ def build_judge(cfg: DictConfig) -> tuple[Judge, dict[str, Any]]:
     device = setup_process(cfg)
     if "key_variable" not in cfg.judge:
         scorer, described = gold_scorer(cfg, device)
-        return construct(cfg.judge.build, scorer=scorer), {"gold": described}
+        return construct(cfg.judge, scorer=scorer), {"gold": described}
     key = os.environ.get(cfg.judge.key_variable, "").strip()
     if not key:
         raise ValueError(

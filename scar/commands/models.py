@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 
 from scar.commands.build import build_task, local_models, setup_process
 from scar.commands.cli import _losses, one_line_errors, training_bar
-from scar.config import require
 from scar.printing import say
 from scar.supervised.store import StartProgress
 from scar.supervised.training import ProgressCallback
@@ -20,6 +19,10 @@ from scar.tracking.trackers import ProgressFile
 
 KINDS = ("base", "policy", "reward", "gold")
 """What can be made: the models that runs start from, each before those that rest on it, and the one that judges runs."""
+
+
+SETTINGS = {"model": Literal["base", "policy", "reward", "gold"] | None}
+"""What conf/models.yaml adds to the settings of a run."""
 
 
 def prepare_model(cfg: DictConfig, kind: str, *, start_progress: StartProgress) -> dict[str, Any] | None:
@@ -43,7 +46,6 @@ def make_model(cfg: DictConfig, kind: str | None) -> None:
     """Make the model `kind`, or (None) all that runs start from, with a bar and a line on the quality of each; in a sweep,
     which makes one, the sweep's display shows both."""
     with one_line_errors():
-        require(kind is None or kind in KINDS, f"model={kind}", f"null or one of {', '.join(KINDS)}")
         if kind is None or HydraConfig.get().mode != RunMode.MULTIRUN:
             kinds = KINDS[:-1] if kind is None else (kind,)
             reports = {name: prepare_model(cfg, name, start_progress=training_bar) for name in kinds}

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from scar.commands.build import plain
+from scar.commands.targets import plain
 from scar.identity import data_source
 from scar.packages import HUB, check_names
 

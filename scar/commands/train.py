@@ -13,16 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from scar.commands.build import (
-    Run,
-    build_engine,
-    check_settings,
-    construct,
-    credit_needs,
-    located,
-    plain,
-    setup_process,
-)
+from scar.commands.build import Run, build_engine, check_settings, credit_needs, setup_process
+from scar.commands.targets import construct, located, plain
 from scar.config import PPOConfig, fingerprint
 from scar.identity import run_settings
 from scar.interfaces import Engine
@@ -247,7 +239,7 @@ class RunLife:
             "scale": cfg.scale,
             "task": cfg.task.name,
             "method": cfg.shaping.name,
-            "segmentation": cfg.segmentation.name if self._identity["units"] else None,
+            "segmentation": self._identity["units"] and self._identity["units"]["name"],
             "estimator": self._identity["estimator"],
             "coalitions": run.coalitions.as_dict() if run.coalitions else None,
             "alpha": cfg.shaping.alpha,

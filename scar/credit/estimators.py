@@ -81,6 +81,10 @@ class ExactEstimator(PlanEstimator):
 
     max_units: int
 
+    def __post_init__(self) -> None:
+        if self.max_units < 2:
+            raise ValueError(f"estimator.max_units={self.max_units}; allowed: 2 or more")
+
     def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> tuple[CoalitionPlan, str]:
         """All coalitions; ValueError above `max_units`."""
         if count > self.max_units:

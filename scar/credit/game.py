@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from scar.coalitions.trie import padded, row_keys
 from scar.interfaces import CoalitionScorer
 from scar.types import CoalitionRows, Scores, Units
 
-FILLS = ("space", "delete")
+Fill = Literal["space", "delete"]
 
 
 class TextGame:
@@ -26,9 +27,9 @@ class TextGame:
     "delete": absent tokens are taken out and their neighbours close up (Eq. 3's "concatenating").
     """
 
-    def __init__(self, scorer: CoalitionScorer, *, fill: str) -> None:
-        if fill not in FILLS:
-            raise ValueError(f"shaping.method.fill={fill}; allowed: {' or '.join(FILLS)}")
+    def __init__(self, scorer: CoalitionScorer, *, fill: Fill) -> None:
+        if fill not in get_args(Fill):
+            raise ValueError(f"shaping.method.fill={fill}; allowed: {' or '.join(get_args(Fill))}")
         self._scorer = scorer
         self._fill = fill
 
@@ -64,7 +65,7 @@ class _Response:
     unit: np.ndarray
     raw: float
 
-    def rows(self, coalitions: np.ndarray, *, fill: str, space_id: int) -> CoalitionRows:
+    def rows(self, coalitions: np.ndarray, *, fill: Fill, space_id: int) -> CoalitionRows:
         """The texts of `coalitions` b[M,n]."""
         absent = ~coalitions[:, np.maximum(self.unit, 0)] & (self.unit >= 0)
         if fill == "space":
@@ -84,7 +85,7 @@ class BatchGame:
         counts: list[int],
         hierarchies: list[np.ndarray],
         *,
-        fill: str,
+        fill: Fill,
     ) -> None:
         self.counts = counts
         self.hierarchies = hierarchies

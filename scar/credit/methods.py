@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scar.credit.estimators import Estimator
-from scar.credit.game import TextGame
+from scar.credit.game import Fill, TextGame
 from scar.credit.rewards import at_last_step, at_unit_ends
 from scar.interfaces import CoalitionScorer, CreditMethod, RewardModel
 from scar.segmentation.units import merge_empty_units
 from scar.types import Credit, RewardInputs, Rollout, Scores, Units, UnitValues
 
-EMPTY_MODES = ("uniform", "zero", "terminal")
+Empty = Literal["uniform", "zero", "terminal"]
 CONSTRUCTED_WITH = ("reward_model", "scorer", "estimator")
 """What a method's constructor may ask for: the reward model, a scorer of coalitions, an estimator of unit values."""
 
@@ -150,9 +151,9 @@ class ScarMethod:
 
     name = "scar"
 
-    def __init__(self, *, scorer: CoalitionScorer, estimator: Estimator, fill: str, empty: str) -> None:
-        if empty not in EMPTY_MODES:
-            raise ValueError(f"shaping.method.empty={empty}; allowed: {', '.join(EMPTY_MODES)}")
+    def __init__(self, *, scorer: CoalitionScorer, estimator: Estimator, fill: Fill, empty: Empty) -> None:
+        if empty not in get_args(Empty):
+            raise ValueError(f"shaping.method.empty={empty}; allowed: {', '.join(get_args(Empty))}")
         self._game = TextGame(scorer, fill=fill)
         self._estimator = estimator
         self._empty = empty

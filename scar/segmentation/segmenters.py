@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from scar.interfaces import Parser
 from scar.segmentation.hierarchies import Nested, hierarchy_of
@@ -44,6 +44,8 @@ class TokenSegmenter:
     With `merge_subwords` each word is a player (`word_offsets`; punctuation counts as words).
     """
 
+    name: ClassVar[str] = "token"
+
     def __init__(self, *, tokenizer: Any, merge_subwords: bool = False) -> None:
         self._tokenizer = tokenizer
         self._merge_subwords = merge_subwords
@@ -77,6 +79,8 @@ class SpanSegmenter:
     which it takes more than `timeout_seconds`, are errors: other units would be other credit.
     """
 
+    name: ClassVar[str] = "span"
+
     def __init__(
         self,
         *,
@@ -88,9 +92,9 @@ class SpanSegmenter:
         timeout_seconds: float = 60.0,
     ) -> None:
         if max_words < 1:
-            raise ValueError(f"segmentation.build.max_words={max_words}; allowed: 1 or more")
+            raise ValueError(f"segmentation.max_words={max_words}; allowed: 1 or more")
         if not timeout_seconds > 0:
-            raise ValueError(f"segmentation.build.timeout_seconds={timeout_seconds}; allowed: a number above 0")
+            raise ValueError(f"segmentation.timeout_seconds={timeout_seconds}; allowed: a number above 0")
         check_bounds(max_units=max_units, max_coalitions=max_coalitions)
         self._tokenizer = tokenizer
         self._parser = parser
@@ -161,7 +165,7 @@ def parse_in_time(parser: Parser, sentences: Sequence[Sequence[str]], *, timeout
         longest = max((" ".join(words) for words in sentences), key=len)
         raise TimeoutError(
             f"parser={parser.name} took more than {timeout_seconds} s for {len(sentences)} sentences, the longest of them "
-            f'"{longest}"; raise segmentation.build.timeout_seconds or choose another parser (parser=chunk takes any text)'
+            f'"{longest}"; raise segmentation.timeout_seconds or choose another parser (parser=chunk takes any text)'
         )
     if isinstance(outcome[0], Exception):
         raise outcome[0]
@@ -218,6 +222,8 @@ class SentenceSegmenter:
 
     Above `max_units` sentences neighbours share a unit: the deepest pairs of the mid-split tree, the leftmost first.
     """
+
+    name: ClassVar[str] = "sentence"
 
     def __init__(self, *, tokenizer: Any, max_units: int = 12) -> None:
         self._tokenizer = tokenizer

@@ -133,7 +133,7 @@ def bounded_hierarchy(tree: Nested, *, max_units: int, max_coalitions: int) -> C
 def least_coalitions(max_units: int) -> int:
     """What the mid-split tree of `max_units` units costs; ValueError below two units."""
     if max_units < 2:
-        raise ValueError(f"segmentation.build.max_units={max_units}; allowed: 2 or more")
+        raise ValueError(f"segmentation.max_units={max_units}; allowed: 2 or more")
     return coalition_count(balanced_hierarchy(max_units))
 
 
@@ -141,7 +141,7 @@ def check_bounds(*, max_units: int, max_coalitions: int) -> None:
     """ValueError unless the mid-split tree of `max_units` units fits `max_coalitions`."""
     if max_coalitions < least_coalitions(max_units):
         raise ValueError(
-            f"segmentation.build.max_coalitions={max_coalitions}; max_units={max_units} units take "
+            f"segmentation.max_coalitions={max_coalitions}; max_units={max_units} units take "
             f"{least_coalitions(max_units)} even in a balanced tree; raise max_coalitions or lower max_units"
         )
 

@@ -16,7 +16,7 @@ import pandas as pd
 from scar.models.reward import SCORE_OFFSET
 from scar.seeding import generator
 from scar.supervised.pairwise import Group, PairLoss, compare, score_groups, train_pairwise
-from scar.supervised.store import LocalModels
+from scar.supervised.store import LENGTHS, LocalModels
 from scar.supervised.training import ProgressCallback, TrainingConfig, dialog_rows, encode, reward_prompt_rows
 
 
@@ -28,6 +28,20 @@ class ComparisonModels(LocalModels):
 
     RESTS_ON: ClassVar[Mapping[str, str]] = {"reward": "policy"}
     REPORT_BATCH: ClassVar[int] = 16
+    SETTINGS: ClassVar[Mapping[str, Any]] = {
+        "tokenizer": dict | None,
+        "policy": {"lengths": LENGTHS, "report_rows": int, "training": TrainingConfig},
+        "reward": {
+            "lengths": LENGTHS,
+            "dropout": float,
+            "closed": bool,
+            "center": bool,
+            "pairs": int | None,
+            "report_rows": int,
+            "training": TrainingConfig,
+            "loss": PairLoss,
+        },
+    }
 
     def corpus(self) -> list[str]:
         """No tokenizer is trained here."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from scar.config import check_numbers, require
+from scar.config import require
 from scar.models import loading
 from scar.models.policy import positions
 from scar.supervised.distractors import Distractor, blanked, row_pairs
@@ -49,7 +49,6 @@ class PairLoss:
     label: float = 0.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, "loss")
         require(self.center >= 0 and self.label >= 0, f"loss.center={self.center}, label={self.label}", "0 or more")
 
 

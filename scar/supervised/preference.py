@@ -31,7 +31,7 @@ from scar.supervised.pairwise import (
     score_groups,
     train_pairwise,
 )
-from scar.supervised.store import LocalModels
+from scar.supervised.store import ARCHITECTURE, LENGTHS, TOKENIZER, LocalModels
 from scar.supervised.training import (
     ProgressCallback,
     TrainingConfig,
@@ -52,6 +52,21 @@ class PreferenceModels(LocalModels):
 
     KINDS: ClassVar[tuple[str, ...]] = ("base", "policy", "reward")
     RESTS_ON: ClassVar[Mapping[str, str]] = {"policy": "base", "reward": "base"}
+    SETTINGS: ClassVar[Mapping[str, Any]] = {
+        "tokenizer": TOKENIZER,
+        "lengths": LENGTHS,
+        "base": {"architecture": ARCHITECTURE, "training": TrainingConfig},
+        "policy": {"training": TrainingConfig},
+        "reward": {
+            "dropout": float,
+            "training": TrainingConfig,
+            "loss": PairLoss,
+            "kinds": dict[str, float],
+            "pairs_a_row": int,
+            "blank": {"share": float, "max_fraction": float},
+            "report_rows": int,
+        },
+    }
 
     @abstractmethod
     def all_rows(self) -> pd.DataFrame:

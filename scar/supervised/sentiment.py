@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from scar.config import GenerationConfig
 from scar.models import loading
 from scar.seeding import generator
-from scar.supervised.store import LocalModels
+from scar.supervised.store import ARCHITECTURE, TOKENIZER, LocalModels
 from scar.supervised.training import (
     ProgressCallback,
     RewardAugmentation,
@@ -28,6 +29,16 @@ class SentimentModels(LocalModels):
     """Policy and reward model of film reviews."""
 
     POLICY_STREAM: ClassVar[str] = "sft"
+    SETTINGS: ClassVar[Mapping[str, Any]] = {
+        "tokenizer": TOKENIZER,
+        "policy": {"architecture": ARCHITECTURE, "max_tokens": int, "training": TrainingConfig},
+        "reward": {
+            "architecture": ARCHITECTURE,
+            "dropout": float,
+            "training": TrainingConfig,
+            "augmentation": RewardAugmentation,
+        },
+    }
 
     def corpus(self) -> list[str]:
         """The heads of all train texts."""

@@ -34,6 +34,11 @@ HELD = ("rows_a_batch", "load", "weights", "labels")
 StartProgress = Callable[[str], ProgressCallback]
 """Given a title, returns the callback of one training."""
 
+ARCHITECTURE = {"layers": int, "width": int, "heads": int, "context": int, "dropout": float}
+TOKENIZER = {"vocab_size": int, "head_characters": int}
+LENGTHS = {"prompt_tokens": int, "response_tokens": int, "least_tokens": int}
+"""What nodes of `models` hold, by name (`LocalModels.SETTINGS`)."""
+
 TITLES = {"base": "language model", "policy": "policy (SFT)", "reward": "reward model"}
 """What a training is called on the screen."""
 
@@ -53,7 +58,7 @@ class Pretrained(Protocol):
 @dataclass(frozen=True)
 class LocalModels(ABC):
     """The models of one task. A subclass gives the data: `corpus`, `sequences` and `samples` of the language models, and
-    `fit_reward`. `settings` is `conf/models/local_<task>.yaml` (or `small_`) as a plain dictionary. `gold`: the gold reward
+    `fit_reward`. `settings` is `models` of the config as a plain dictionary. `gold`: the gold reward
     model, and what it rests on; its kinds have the same names. `pretrained`: what the models start from, None for random
     weights."""
 
@@ -63,6 +68,8 @@ class LocalModels(ABC):
     """The kind whose weights a kind starts from; the others start from `pretrained` or from random weights."""
     POLICY_STREAM: ClassVar[str] = "policy"
     """The name of the random stream that the policy's training draws from."""
+    SETTINGS: ClassVar[Mapping[str, Any]]
+    """What `settings` holds: a type, a dataclass, or the same for each key. A setting that is not here is refused."""
     REPORT_BATCH: ClassVar[int] = 64
     """Rows of a batch of the perplexity that is reported; the last digits depend on it."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scar.config import GenerationConfig, check_numbers, require
+from scar.config import GenerationConfig, require
 from scar.interfaces import PromptText
 from scar.models.policy import CausalPolicy
 from scar.ppo.rollout import Sampler
@@ -45,7 +45,6 @@ class TrainingConfig:
     compute: str = "float32"
 
     def __post_init__(self) -> None:
-        check_numbers(self, "training")
         for name in ("epochs", "batch_size", "learning_rate", "adam_eps"):
             require(getattr(self, name) > 0, f"training.{name}={getattr(self, name)}", "a number above 0")
         for name in ("steps", "microbatch_size", "max_grad_norm"):
@@ -79,7 +78,6 @@ class RewardAugmentation:
     max_masked_fraction: float
 
     def __post_init__(self) -> None:
-        check_numbers(self, "augmentation")
         lengths = f"augmentation.min_tokens={self.min_tokens}, max_tokens={self.max_tokens}"
         require(1 <= self.min_tokens <= self.max_tokens, lengths, "1 <= min_tokens <= max_tokens")
         fraction = self.max_masked_fraction

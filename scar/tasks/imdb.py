@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from scar.config import check_numbers
 from scar.interfaces import PromptText
 
 SPLITS = ("train", "validation", "test")
@@ -50,9 +49,6 @@ class ImdbTask:
     source: Source
     min_characters: int
     name: str = "imdb"
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "task.build")
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scar.tracking.records import SCHEMA_VERSION, RunRecord, RunWriter, record_folder, write_json
 from scar.tracking.trackers import progress_bar
@@ -25,9 +25,9 @@ RECORD_FILE = "scar_record.json"
 class WandbTracker:
     """The same rows under the same names in W&B. `mode` "offline" writes under the run's folder and needs no account."""
 
-    def __init__(self, *, mode: str, project: str, folder: Path, name: str, config: dict[str, Any]) -> None:
-        if mode not in ("offline", "online"):
-            raise ValueError(f"tracker.mode={mode}; allowed: offline or online (tracker=jsonl switches W&B off)")
+    def __init__(
+        self, *, mode: Literal["offline", "online"], project: str, folder: Path, name: str, config: dict[str, Any]
+    ) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
@@ -35,7 +35,7 @@ class WandbTracker:
         settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, disable_git=True)
         try:
             self._run = wandb.init(
-                mode=mode,  # type: ignore[arg-type]  # checked above
+                mode=mode,
                 project=project,
                 dir=str(folder),
                 name=name,

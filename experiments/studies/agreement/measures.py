@@ -27,7 +27,7 @@ from scar.types import CoalitionRows, Units
 LEAST_UNITS = 4
 """Two units correlate with 1 or -1 whatever they are."""
 GAE_LAMBDA = 0.95
-"""As conf/ppo has it."""
+"""As conf/config.yaml has it."""
 BLANKS = 8
 
 

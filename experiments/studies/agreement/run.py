@@ -20,6 +20,7 @@ from experiments.studies.agreement.measures import GameRow, Row, measure
 from experiments.studies.agreement.splits import Texts
 from scar.coalitions.backends import make_scorer
 from scar.commands.build import Run, build_task, check_settings, setup_process
+from scar.commands.settings import prepared
 from scar.models import loading
 from scar.seeding import generator
 from scar.segmentation.segmenters import TokenSegmenter
@@ -72,7 +73,7 @@ class LocalModels:
             **dict.fromkeys(("ppo.batch_size", "ppo.minibatch_size", "ppo.microbatch_size"), responses),
         }
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            self._cfg = compose("config", [f"{key}={value}" for key, value in settings.items()])
+            self._cfg = prepared(compose("config", [f"{key}={value}" for key, value in settings.items()]))
         device = setup_process(self._cfg)
         run = Run(self._cfg, check_settings(self._cfg), device, TrackerGroup([]))
         self._trainer, self._reward_model = run.trainer, run.reward_model
