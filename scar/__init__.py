@@ -1,1 +1,1 @@
-"""SCAR: Shapley credit assignment for RLHF. See README.md for the file map."""
+"""SCAR: Shapley credit assignment for RLHF. CONTRIBUTING.md has the map of the rooms."""
