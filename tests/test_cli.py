@@ -183,7 +183,7 @@ BAD_INPUT = {
     "ppo.minibatch_size=7": "ppo.batch_size=8 is not divisible by ppo.minibatch_size=7; set minibatch_size to one of 1, 2, 4, 8",
     "task.source=nowhere": "task.source=nowhere; allowed for task=imdb: hub, package, folder",
     "model_seed=99": "model_seed=99 is not in",
-    "seed=1.5": "seed=1.5; allowed: a valid integer",
+    "seed=1.5": "seed=1.5; allowed: a whole number",
     "+bogus=1": "bogus: no such setting; allowed: seed, ",
 }
 """What is typed, and what the one line must say."""

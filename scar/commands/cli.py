@@ -54,7 +54,8 @@ def one_line(error: BaseException) -> str:
     ):
         if "defaults list" in str(error) and (CONF / match[1]).is_dir():
             return f"{match[1]}: nothing to choose at this scale; conf/scale/<scale>/<task>.yaml sets {match[1]}"
-        return unknown(match[1], _known_settings())
+        if not match[1].startswith("hydra"):  # Hydra's own settings are not ours to list
+            return unknown(match[1], _known_settings())
     text = str(error).split("Config search path:")[0]  # Hydra lists its folders there
     return " ".join(text.split()) or type(error).__name__
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
 from scar.commands.build import Parts, credit_needs, load_parts, setup_process
-from scar.commands.settings import Count, prepared
+from scar.commands.settings import Count, Text, prepared
 from scar.commands.targets import plain
 from scar.commands.train import class_name
 from scar.config import EvaluationConfig, fingerprint, require
@@ -32,7 +32,6 @@ from scar.tracking.provenance import code_state, device_description, versions
 from scar.tracking.records import RunRecord
 from scar.types import Credit, Rollout, Scores, Units
 
-Text = Annotated[str, Field(min_length=1)]
 SETTINGS = {
     "source": Literal["text", "run", "sft"],
     "prompt": Text,
@@ -42,7 +41,7 @@ SETTINGS = {
     "items": Count,
     "methods": Annotated[list[str], Field(min_length=1)],
     "segmentations": Annotated[list[Literal["token", "span", "sentence"]], Field(min_length=1)],
-    "paths": {"credit": str, "results": str},
+    "paths": {"credit": Text, "results": Text},
 }
 """What conf/credit.yaml adds to the settings of a run."""
 NAMES = ("name", "source")

@@ -21,7 +21,7 @@ from scar.commands.build import (
     resolve_device,
     setup_process,
 )
-from scar.commands.settings import Target
+from scar.commands.settings import Target, Text
 from scar.commands.targets import build_settings, construct, plain
 from scar.config import fingerprint, require
 from scar.identity import judge_settings
@@ -64,7 +64,7 @@ class JudgingConfig:
 SETTINGS = {
     "judge": Target(("scorer", "key", "cache")),
     "judging": JudgingConfig,
-    "paths": {"judgements": str},
+    "paths": {"judgements": Text},
 }
 """What conf/judging.yaml adds to the settings of a run."""
 

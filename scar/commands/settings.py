@@ -5,11 +5,14 @@ What a node may hold is read off the class, dataclass or function that takes it,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, partial
 from typing import Annotated, Any, Literal, get_args
 
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -35,8 +38,9 @@ class Target:
 
 Seed, Count = Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(min_length=1)]
 RUN: dict[str, Schema] = {
-    "scale": str,
+    "scale": Text,
     "seed": Seed,
     "model_seed": Seed,
     "threads": Count,
@@ -47,7 +51,7 @@ RUN: dict[str, Schema] = {
     "checkpoint": {"updates": Count | None},
     "evaluation": EvaluationConfig,
     "ppo": PPOConfig,
-    "paths": {"runs": str, "cache": str},
+    "paths": {"runs": Text, "cache": Text},
     "task": Target(
         runtime=("left_out",),
         others={
@@ -101,6 +105,8 @@ def prepared(cfg: DictConfig, more: Mapping[str, Schema] | None = None) -> DictC
 
     ValueError names the setting, what it may be, and for an unknown one the nearest that is known.
     """
+    if HydraConfig.initialized():
+        _check_names(HydraConfig.get(), HydraConf, "hydra")
     schema = _joined(RUN, more or {})
     schema["models"] = _models(cfg.get("models"))
     auto = "estimator" in cfg and "_target_" not in cfg.estimator
@@ -151,6 +157,17 @@ def _whole(message: str, path: str) -> str:
     return message.replace(f"{last}.", f"{path}.", 1) if message.startswith(f"{last}.") else message
 
 
+def _check_names(values: Any, owner: Any, path: str) -> None:
+    """Refuse keys that are no fields of `owner`, a dataclass of Hydra's, or of the dataclasses in it."""
+    types = {"env": dict} | {field.name: field.type for field in fields(owner)}  # hydra.env is not in its dataclass
+    for key in values:
+        inside = f"{path}.{key}"
+        if key not in types:
+            raise ValueError(unknown(inside, [f"{path}.{name}" for name in types]))
+        if isinstance(types[key], type) and is_dataclass(types[key]) and values[key] is not None:
+            _check_names(values[key], types[key], inside)
+
+
 def _of_target(values: Any, target: Target, path: str) -> tuple[Schema, Callable[..., Any] | None]:
     others = dict(target.others or {})
     if not isinstance(values, Mapping) or "_target_" not in values:
@@ -177,9 +194,28 @@ def _check_type(value: Any, hint: Any, path: str) -> None:
     try:
         _adapter(hint).validate_python(value)
     except ValidationError as error:
-        said = dict.fromkeys(problem["msg"].removeprefix("Input should be ") for problem in error.errors())
+        said = dict.fromkeys(_plainly(problem["msg"]) for problem in error.errors())
         null = " or null" if type(None) in get_args(hint) else ""
         raise ValueError(f"{path}={value!r}; allowed: {' or '.join(said)}{null}") from None
+
+
+PLAINLY = {
+    r"^\w+ should (be|have) ": "",
+    r"a valid integer.*": "a whole number",
+    r"a valid boolean": "true or false",
+    r"a valid string": "a text",
+    r"a valid (number|dictionary)": r"a \1",
+    r"greater than or equal to (\S+)": r"\1 or more",
+    r"less than or equal to (\S+)": r"\1 or less",
+    r" after validation, not \d+": "",
+}
+"""Pydantic's words, and ours."""
+
+
+def _plainly(message: str) -> str:
+    for words, ours in PLAINLY.items():
+        message = re.sub(words, ours, message)
+    return message
 
 
 @cache
