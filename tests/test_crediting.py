@@ -176,7 +176,6 @@ def test_an_interrupted_record_goes_on(script: Scripts, monkeypatch: pytest.Monk
     ("override", "says"),
     [
         ("methods=[nope]", "shaping/nope"),
-        ("segmentations=[nope]", "segmentation/nope"),
         ("sample=3", "sample=3 with source=text; allowed: source=run"),
         ("source=run", "run=None with source=run; allowed: run=<folder> with source=run"),
         ("run=somewhere", "run=somewhere with source=text; allowed: run=<folder> with source=run"),

@@ -205,7 +205,7 @@ def build_judge(cfg: DictConfig) -> tuple[Judge, dict[str, Any]]:
             f"judge={cfg.judge.name} needs a key: set the environment variable {cfg.judge.key_variable}, or use judge=reward_model"
         )
     cache = AnswerCache(Path(cfg.paths.judgements) / "answers" / f"{cfg.judge.name}.jsonl")
-    return construct(cfg.judge.build, questions=construct(cfg.judge.questions), key=key, cache=cache), {}
+    return construct(cfg.judge, key=key, cache=cache), {}
 
 
 def gold_scorer(
