@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 import torch
 
@@ -13,7 +11,7 @@ from scar.engine.zero import DeepSpeedEngine
 from scar.models.policy import CausalPolicy
 from tests.engine.threads import on_ranks
 from tests.models.tiny import tiny_policy
-from tests.smoke_scale import REPOSITORY, composed
+from tests.smoke_scale import composed
 
 
 def test_several_processes_without_an_engine_for_them_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,17 +73,3 @@ def test_reference_has_hooks_of_its_own() -> None:
     assert isinstance(reference, CausalPolicy)
     ones = torch.ones(1, 2, dtype=torch.int64)
     reference(ones, ones.bool(), ones, ones.bool())
-
-
-def test_make_starts_processes_of_one_run() -> None:
-    def made(*arguments: str) -> str:
-        command = ["make", "-n", "--no-print-directory", "train", *arguments]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        return done.stdout if done.returncode == 0 else done.stderr
-
-    assert "torchrun --standalone --nproc_per_node=3 experiments/train.py engine=deepspeed scale=smoke" in made(
-        "LAUNCH=deepspeed", "NPROC=3", "SCALE=smoke"
-    )
-    assert "python experiments/train.py engine=torch" in made()
-    assert "task=tldr shaping=sparse seed=7" in made("TASK=tldr", "METHOD=sparse", "SEED=7")
-    assert "LAUNCH=mpi; allowed: torch deepspeed" in made("LAUNCH=mpi")
