@@ -4,7 +4,6 @@ bars for trainings, jobs of a cluster."""
 from __future__ import annotations
 
 import atexit
-import difflib
 import math
 import os
 import re
@@ -130,9 +129,7 @@ def check_overrides(arguments: Sequence[str], config: Path) -> None:
         if not equals:
             raise ValueError(f"{argument}: write target={argument} (settings are NAME=VALUE)")
         if key.split(".")[0] not in known:
-            nearest = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {nearest[0]}={value}?" if nearest else f"allowed: {' '.join(known)}"
-            raise ValueError(f"{argument}: there is no setting {key}; {hint}")
+            raise ValueError(unknown(key, known))
         override = OverridesParser.create().parse_override(argument)
         if override.is_sweep_override() and not sweeps:
             raise ValueError(f'{argument}: write "{name}=[{",".join(override.sweep_string_iterator())}]"')

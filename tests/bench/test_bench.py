@@ -80,7 +80,7 @@ def test_tables_show_every_row() -> None:
         (["experiments/bench.py", "target=speed"], "target=speed; allowed: agreement attribution"),
         (["experiments/bench.py", "quick=1"], "quick=1; allowed: true or false"),
         (["experiments/bench.py", "scale=smoke"], "a scale is for estimators and agreement"),
-        (["experiments/bench.py", "quik=true"], "did you mean quick=true?"),
+        (["experiments/bench.py", "quik=true"], "did you mean quick?"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(arguments: list[str], says: str) -> None:
