@@ -1,4 +1,4 @@
-"""How a config comes to its engine, and how make starts it."""
+"""How a config comes to its engine, and to its task."""
 
 from __future__ import annotations
 
@@ -73,3 +73,10 @@ def test_reference_has_hooks_of_its_own() -> None:
     assert isinstance(reference, CausalPolicy)
     ones = torch.ones(1, 2, dtype=torch.int64)
     reference(ones, ones.bool(), ones, ones.bool())
+
+
+def test_jobs_that_follow_each_other_read_a_tasks_data_once() -> None:
+    first = build.build_task(composed("task=imdb", "seed=1"))
+    assert build.build_task(composed("task=imdb", "seed=2", "shaping=sparse")) is first
+    assert build.build_task(composed("task=imdb", "task.min_characters=50")) is not first
+    assert build.build_task(composed("task=imdb", "seed=1")) is not first  # the last one alone is kept
