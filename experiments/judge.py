@@ -1,11 +1,11 @@
-"""Judge finished runs pairwise (Table 2): `python experiments/judge.py task=tldr judge=gemini --yes`."""
+"""Judge finished runs pairwise (Table 2): `python experiments/judge.py task=tldr judge=gemini judging.pay=true`."""
 
 import sys
 
 import hydra
 from omegaconf import DictConfig
 
-from scar.commands.cli import one_line_errors, run_script, training_bar
+from scar.commands.cli import check_flags, one_line_errors, run_script, training_bar
 from scar.printing import say
 from scar.report.selection import select_cells
 
@@ -21,6 +21,11 @@ def main(cfg: DictConfig) -> None:
         say("".join(f"judgement: {folder}\n" for folder in folders))
 
 
+def checked() -> None:
+    """The same, for a command that is checked first."""
+    check_flags(sys.argv[1:], {"--yes": "judging.pay=true"})
+    main()
+
+
 if __name__ == "__main__":
-    sys.argv = ["judging.pay=true" if argument == "--yes" else argument for argument in sys.argv]
-    run_script(main)
+    run_script(checked)

@@ -1,15 +1,21 @@
-"""Make tables and figures from records, without any model: `python experiments/report.py table1 scale=local seeds=1,2,3`."""
+"""Make tables and figures from records, without any model: `python experiments/report.py target=table1 "seeds=[1,2,3]"`."""
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from scar.printing import ended, say
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from scar.commands.cli import check_overrides, one_line_errors, run_script
+from scar.printing import say
 from scar.report import items
 from scar.report.credit import load_credit
 from scar.report.credit_items import write_credit
 from scar.report.files import write_files
 from scar.tracking.wandb_runs import open_records
+
+CONFIG = Path(__file__).resolve().parents[1] / "conf" / "tools" / "report.yaml"
 
 
 def report(request: items.Request) -> str:
@@ -24,15 +30,20 @@ def report(request: items.Request) -> str:
     return "\n".join(tables) + "".join(f"wrote {path}\n" for path in paths)
 
 
-def main() -> int:
-    """Run from the command line: 0, or 2 and one line on stderr."""
-    try:
-        say(report(items.parse(sys.argv[1:], description=__doc__)))
-        return ended(0)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2
+@hydra.main(config_path="../conf/tools", config_name="report", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Make what conf/tools/report.yaml asks for."""
+    with one_line_errors():
+        settings = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(settings, dict)
+        say(report(items.read_request({str(key): value for key, value in settings.items()})))
+
+
+def checked() -> None:
+    """The same, for a command that is checked first."""
+    check_overrides(sys.argv[1:], CONFIG)
+    main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(checked)

@@ -8,6 +8,7 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: a file's tests stay on one process, and the longest should not start last."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _no_task_of_another_test() -> None:
+    """A process keeps the task that it built last, with its data; tests change what data there are."""
+    if build := sys.modules.get("scar.commands.build"):
+        build._tasks.clear()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tests.builders import FakeRewardModel, FakeScorer
 from tests.smoke_scale import CONF, REPOSITORY, composed
 
 OPTIONS = sorted(
-    {(file.parent.name, file.stem) for file in CONF.glob("*/*.yaml")}
+    {(file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if file.parent.name != "tools"}
     - {("experiment", "ablation"), ("models", "smollm2")}
 )
 EXPERIMENT_RUNS = {

@@ -114,7 +114,9 @@ def test_nothing_is_spent_before_the_cost_was_agreed_to(tmp_path: Path) -> None:
         write_run(tmp_path / "runs", method, 1)
     with serve(prefers_scar) as server:
         cfg = config_of(tmp_path, f"judge.base_url={server.url}", "judging.baselines=[sparse]")
-        with pytest.raises(ValueError, match=r"would be asked 40 times .* \$0\.\d\d .* nothing was spent; add --yes"):
+        with pytest.raises(
+            ValueError, match=r"would be asked 40 times .* \$0\.\d\d .* nothing was spent; add judging.pay=true"
+        ):
             judge_runs(cfg, select_cells, no_bar)
         assert server.requests == []
     assert not (tmp_path / "judgements").exists()

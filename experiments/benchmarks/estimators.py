@@ -80,21 +80,27 @@ def estimators(units: int) -> dict[str, Estimator]:
     return compared
 
 
-def run(*, quick: bool, cache: Path, advance: Advance) -> list[Row]:
-    """All rows; needs the local imdb models in `cache` (FileNotFoundError says how to make them)."""
+def run(*, quick: bool, cache: Path, advance: Advance, scale: str = "local") -> list[Row]:
+    """All rows; needs the imdb models of `scale` in `cache` (FileNotFoundError says how to make them)."""
     sizes = (12, 24) if quick else (12, 24, 53)
     rows: list[Row] = []
     for done, units in enumerate(sizes, start=1):
-        rows += measure(units, responses=4 if quick else 8, cache=cache)
+        rows += measure(units, responses=4 if quick else 8, cache=cache, scale=scale)
         advance(done, len(sizes), {"units": units})
     return rows
 
 
 def measure(
-    units: int, *, responses: int, cache: Path, compared: dict[str, Estimator] | None = None, draws: int = 5
+    units: int,
+    *,
+    responses: int,
+    cache: Path,
+    scale: str = "local",
+    compared: dict[str, Estimator] | None = None,
+    draws: int = 5,
 ) -> Iterator[Row]:
     """Rows for responses of `units` tokens, each estimator averaged over `draws` streams."""
-    game = sampled_game(units, responses=responses, cache=cache)
+    game = sampled_game(units, responses=responses, cache=cache, scale=scale)
     if units <= 12:
         reference, name = ExactEstimator(max_units=12).estimate(game, np.random.default_rng(0)), "exact"
     else:
@@ -130,9 +136,10 @@ def relative_error(estimate: np.ndarray, phi: np.ndarray) -> float:
     return float(np.linalg.norm(estimate - phi) / np.linalg.norm(phi - phi.mean()))
 
 
-def sampled_game(units: int, *, responses: int, cache: Path) -> BatchGame:
-    """The game of responses of exactly `units` tokens, sampled by the local SFT policy."""
+def sampled_game(units: int, *, responses: int, cache: Path, scale: str) -> BatchGame:
+    """The game of responses of exactly `units` tokens, sampled by the SFT policy of `scale`."""
     settings = {
+        "scale": scale,
         "tracker": "jsonl",
         "estimator": "permutation",
         "paths.cache": cache,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -66,8 +67,20 @@ def setup_process(cfg: DictConfig) -> torch.device:
     return device
 
 
+_tasks: dict[str, Any] = {}
+"""The task that this process built last. Its data are read once for all jobs of a sweep that follow each other here."""
+
+
 def build_task(cfg: DictConfig) -> Any:
     """The task with its data source; a source that keeps files gets the cache."""
+    key = json.dumps([plain(cfg.task), str(cfg.paths.cache)])
+    if key not in _tasks:
+        _tasks.clear()
+        _tasks[key] = _build_task(cfg)
+    return _tasks[key]
+
+
+def _build_task(cfg: DictConfig) -> Any:
     node = cfg.task.sources[data_source(cfg.task)]
     keeps_files = "cache" in parameters(located(node._target_))
     source = construct(node, **({"cache": Path(cfg.paths.cache)} if keeps_files else {}))

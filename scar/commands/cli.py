@@ -1,4 +1,5 @@
-"""What the scripts share: errors in one line, the one progress display of a sweep, bars for trainings, jobs of a cluster."""
+"""What the scripts share: overrides checked before Hydra reads them, errors in one line, the one progress display of a sweep,
+bars for trainings, jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,38 @@ def run_script(main: Callable[[], Any]) -> None:
         sys.exit(_complain(f"error: {line}", status=1))
     if end := ended(status if isinstance(status, int) else 0):
         sys.exit(end)
+
+
+def check_flags(arguments: Sequence[str], instead: Mapping[str, str]) -> None:
+    """ValueError for a flag that earlier versions had, with what to write `instead` of it."""
+    for argument in arguments:
+        if argument in instead:
+            raise ValueError(f"{argument}: write {instead[argument]}")
+
+
+VALUE_FOLLOWS = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-path", "--config-name", "--config-dir")
+"""Flags of Hydra whose value is the next argument."""
+
+
+def check_overrides(arguments: Sequence[str], config: Path) -> None:
+    """For a script whose primary `config` has no groups. ValueError for what is no override of one of its settings, with the
+    nearest one, and for a list without brackets, which to Hydra is a sweep."""
+    known = [str(key) for key in OmegaConf.load(config) if key not in ("defaults", "hydra")]
+    sweeps = {"-m", "--multirun"} & set(arguments)
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        key = name.lstrip("+~")
+        if argument.startswith("--") and name in known:
+            raise ValueError(f"{argument}: write {name}={value or '...'}")
+        if argument.startswith("-") or before in VALUE_FOLLOWS or key.startswith(("hydra.", "hydra/")):
+            continue
+        if not equals:
+            raise ValueError(f"{argument}: write target={argument} (settings are NAME=VALUE)")
+        if key.split(".")[0] not in known:
+            raise ValueError(unknown(key, known))
+        override = OverridesParser.create().parse_override(argument)
+        if override.is_sweep_override() and not sweeps:
+            raise ValueError(f'{argument}: write "{name}=[{",".join(override.sweep_string_iterator())}]"')
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def _agree(judge: Judge, pairs: Sequence[Pair], *, pay: bool) -> None:
         raise ValueError(
             f"{judge.label} would be asked {estimate.requests:,} times ({estimate.cached:,} answers are there already): about "
             f"{estimate.input_tokens:,} tokens in and {estimate.output_tokens:,} out, ${estimate.dollars:,.2f} at the prices of "
-            "judge.price; nothing was spent; add --yes to go on"
+            "judge.price; nothing was spent; add judging.pay=true to go on"
         )
 
 

@@ -1,10 +1,9 @@
-"""What there is to report: each table and figure with its title, the command that makes its runs, its files; the command line."""
+"""What there is to report: each table and figure with its title, the command that makes its runs, its files; what is asked for."""
 
 from __future__ import annotations
 
-import argparse
-import re
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -250,11 +249,10 @@ def _missing(cells: Cells) -> list[dict[str, Any]]:
     return [{"task": t, "method": m, "seeds": seeds} for (t, m), seeds in cells.missing().items()]
 
 
-# The command line of experiments/report.py: a target, and NAME=VALUE as everywhere in this repository.
+# What conf/tools/report.yaml asks for.
 
 
 FOLDERS = ("units", "critic", "credit", "judgements")
-_names = re.compile(r"[^\s,]+").findall  # what stands between commas
 
 
 @dataclass(frozen=True)
@@ -271,55 +269,46 @@ class Request:
     item: int | None
 
 
-def seeds(text: str) -> list[int]:
-    """Numbers between commas, or Hydra's `range(1,6)`."""
-    match = re.fullmatch(r"range\((.*)\)", text.strip())
-    return list(range(*map(int, match[1].split(",")))) if match else [int(name) for name in _names(text)]
-
-
-def parse(arguments: Sequence[str], *, description: str | None) -> Request:
-    """Read the command line; a usage error ends the program with status 2."""
-    parser = _parser(description)
-    args = parser.parse_args([f"--{text}" if re.match(r"[a-z_]+=", text) else text for text in arguments])
-    sources = Sources(
-        scale=args.scale,
-        tasks=args.tasks,
-        methods=args.methods,
-        seeds=args.seeds,
-        model_seed=args.model_seed,
-        judge=args.judge,
-        settings={key: getattr(args, key) for key in FLAGS},
-        **{folder: Path(getattr(args, folder)) for folder in FOLDERS},
-    )
-    record_folder = None if args.record is None else Path(args.record)
-    if (record_folder is not None and args.target != "credit") or (args.item is not None and record_folder is None):
-        parser.error(
-            "record=FOLDER is for the target credit, and item=NUMBER for a record: report.py credit record=FOLDER item=0"
+def read_request(settings: Mapping[str, Any]) -> Request:
+    """From the settings of conf/tools/report.yaml; ValueError for a value that cannot be."""
+    target, record, item = settings["target"], settings["record"], settings["item"]
+    if target not in TARGETS:
+        nearest = difflib.get_close_matches(str(target), TARGETS, n=1)
+        hint = f"did you mean target={nearest[0]}? " if nearest else ""
+        raise ValueError(f"target={target}: {hint}allowed: {' '.join(TARGETS)}")
+    for names, kind in (("tasks", str), ("methods", str), ("seeds", int)):
+        _check_list(names, settings[names], kind)
+    for name, types in _TYPES.items():
+        value = settings[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
+            raise ValueError(f"{name}={value}; allowed: {' or '.join(kind.__name__ for kind in types)}")
+    if (record is not None and target != "credit") or (item is not None and record is None):
+        raise ValueError(
+            "record=FOLDER is for target=credit, and item=NUMBER for a record: report.py target=credit record=FOLDER item=0"
         )
-    return Request(args.target, args.records, sources, Path(args.results), args.name, record_folder, args.item)
-
-
-def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, usage="report.py [TARGET] [NAME=VALUE ...]")
-    parser.add_argument("target", nargs="?", default="all", choices=TARGETS, help="default: all, with report.html")
-    parser.add_argument("--scale", default="local", help="smoke, local, small or paper")
-    parser.add_argument("--records", default="runs", help="a folder or wandb:ENTITY/PROJECT")
-    for folder in FOLDERS:
-        default = Sources.__dataclass_fields__[folder].default
-        parser.add_argument(f"--{folder}", default=str(default), help=f"folder (default {default})")
-    parser.add_argument("--results", default="results", help="folder to write into")
-    parser.add_argument("--name", default="sweep", help="sweep: the files' name")
-    parser.add_argument("--tasks", type=_names, help="such as imdb,tldr (default: all that have runs)")
-    parser.add_argument(
-        "--methods", type=_names, help="such as sparse,scar (default: the paper's and all that have runs)"
+    folders: dict[str, Any] = {folder: Path(settings[folder]) for folder in FOLDERS}
+    sources = Sources(
+        **{name: settings[name] for name in ("scale", "tasks", "methods", "seeds", "model_seed", "judge")},
+        settings={key: settings[key] for key in FLAGS},
+        **folders,
     )
-    parser.add_argument("--seeds", type=seeds, default=[1, 2, 3, 4, 5], help="such as 1,2,3 or range(1,6)")
-    parser.add_argument("--model_seed", type=int, help="seed of the SFT policy and the reward model")
-    parser.add_argument("--judge", help="table2: of several judges this one, such as reward_model")
-    parser.add_argument("--alpha", type=float, help="keep these of abc and scar's runs, if several differ")
-    for key in ("estimator", "segmentation"):
-        parser.add_argument(f"--{key}", help="keep these of scar's runs")
-    parser.add_argument("--device", help="keep runs on cpu or cuda")
-    parser.add_argument("--record", help="credit: draw this credit record alone, as experiments/credit.py did")
-    parser.add_argument("--item", type=int, help="credit: with Figure 1 of this response of the record, from 0")
-    return parser
+    folder = None if record is None else Path(record)
+    return Request(target, settings["records"], sources, Path(settings["results"]), settings["name"], folder, item)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("model_seed", "item"), (int,)),
+    "alpha": (int, float),
+    **dict.fromkeys(("judge", "estimator", "segmentation", "device", "record"), (str,)),
+}
+"""Of the settings that may be null."""
+
+
+def _check_list(name: str, values: Any, kind: type) -> None:
+    if values is None and name != "seeds":
+        return
+    if not isinstance(values, list):
+        raise ValueError(f'{name}={values}: write a list: "{name}=[{values}]"')
+    if not values or not all(type(value) is kind for value in values) or len(set(values)) < len(values):
+        what = "whole numbers" if kind is int else "names"
+        raise ValueError(f"{name}=[{','.join(map(str, values))}]; allowed: different {what}, one or more")

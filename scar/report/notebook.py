@@ -14,12 +14,13 @@ from scar.report.style import png_bytes
 
 
 def sources(root: str | Path = "..", **chosen: Any) -> Sources:
-    """The records below `root` (the repository, seen from notebooks/), at the scale and with the seeds that `chosen` or
-    the environment (SCAR_ROOT, SCAR_SCALE, SCAR_SEEDS) says."""
+    """The records below `root` (the repository, seen from notebooks/), at the scale and with the tasks, methods and seeds that
+    `chosen` or the environment (SCAR_ROOT, SCAR_SCALE, SCAR_TASKS, SCAR_METHODS, SCAR_SEEDS) says."""
     root = Path(os.environ.get("SCAR_ROOT", root))
     defaults: dict[str, Any] = {"scale": os.environ.get("SCAR_SCALE", "local")}
-    if "SCAR_SEEDS" in os.environ:
-        defaults["seeds"] = [int(seed) for seed in os.environ["SCAR_SEEDS"].split(",")]
+    for name, kind in (("tasks", str), ("methods", str), ("seeds", int)):
+        if text := os.environ.get(f"SCAR_{name.upper()}"):
+            defaults[name] = [kind(word) for word in text.split(",")]
     fields = Sources.__dataclass_fields__
     folders: dict[str, Any] = {
         name: root / str(fields[name].default) for name in ("records", "units", "critic", "credit", "judgements")

@@ -17,7 +17,7 @@ from scar.report.style import PAPER_METHODS, TASK_NAMES, in_order, look_of, task
 from scar.tracking.records import RunRecord, find_records, unfinished_runs
 
 FLAGS = ("alpha", "estimator", "segmentation", "device")
-"""Settings that the command line of a report can choose runs by (`narrow`)."""
+"""Settings of conf/tools/report.yaml that choose runs (`narrow`)."""
 _SHARED = ("ppo", "models", "task", "data", "prompt", "generation", "scoring", "evaluation", "model_seed")
 """The settings that all methods of a task must share (Section 4.1)."""
 
@@ -274,7 +274,7 @@ class Sources:
     def of_task(self, task: str) -> Sources:
         """The same for one task, which must be among those asked for."""
         if self.tasks is not None and task not in self.tasks:
-            raise NoRunError(f"this is of task {task}, which was left out: tasks={','.join(self.tasks)}")
+            raise NoRunError(f"this is of task {task}, which was left out: tasks=[{','.join(self.tasks)}]")
         return replace(self, tasks=[task])
 
     def unfinished(self) -> list[Path]:

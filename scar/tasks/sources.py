@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from scar.files import atomic_file
-from scar.packages import PackageFile, not_on_hub
+from scar.packages import PackageFile, not_on_hub, require_installed
 
 COLUMNS = ["text", "label", "origin", "official_split"]
 
@@ -58,6 +58,7 @@ def load_split(
     `path` is a hub name, or a folder with `<split>*.parquet` or `<split>*.jsonl.gz` in the same schema (below `data_dir`
     if one is given). FileNotFoundError says how to fetch what is not there; ValueError names missing columns.
     """
+    require_installed("datasets", extra="hub", why=f"the data set {path}")
     from datasets import load_dataset
 
     if Path(path).is_dir():
@@ -74,6 +75,7 @@ def load_files(folder: Path, patterns: Sequence[str], columns: Sequence[str]) ->
 
     FileNotFoundError when the folder is not there, ValueError when it has no such file or a column is missing.
     """
+    require_installed("datasets", extra="hub", why=f"the data folder {folder}")
     from datasets import load_dataset
 
     if not folder.is_dir():

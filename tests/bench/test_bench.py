@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +69,24 @@ def test_tables_show_every_row() -> None:
     table = markdown(rows)
     assert table.count("\n") == 3
     assert "tiny span, smaller model, plain" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["experiments/bench.py", "attribution"], "attribution: write target=attribution"),
+        (["experiments/bench.py", "target=attribution", "--quick"], "--quick: write quick=true"),
+        (["-m", "experiments.bench", "attribution"], "write python experiments/bench.py target=attribution"),
+        (["experiments/bench.py", "target=speed"], "target=speed; allowed: agreement attribution"),
+        (["experiments/bench.py", "quick=1"], "quick=1; allowed: true or false"),
+        (["experiments/bench.py", "scale=smoke"], "a scale is for estimators and agreement"),
+        (["experiments/bench.py", "quik=true"], "did you mean quick?"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(arguments: list[str], says: str) -> None:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr

@@ -1,8 +1,6 @@
-"""How a config comes to its engine, and how make starts it."""
+"""How a config comes to its engine, and to its task."""
 
 from __future__ import annotations
-
-import subprocess
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from scar.engine.zero import DeepSpeedEngine
 from scar.models.policy import CausalPolicy
 from tests.engine.threads import on_ranks
 from tests.models.tiny import tiny_policy
-from tests.smoke_scale import REPOSITORY, composed
+from tests.smoke_scale import composed
 
 
 def test_several_processes_without_an_engine_for_them_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,15 +75,8 @@ def test_reference_has_hooks_of_its_own() -> None:
     reference(ones, ones.bool(), ones, ones.bool())
 
 
-def test_make_starts_processes_of_one_run() -> None:
-    def made(*arguments: str) -> str:
-        command = ["make", "-n", "--no-print-directory", "train", *arguments]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        return done.stdout if done.returncode == 0 else done.stderr
-
-    assert "torchrun --standalone --nproc_per_node=3 experiments/train.py engine=deepspeed scale=smoke" in made(
-        "LAUNCH=deepspeed", "NPROC=3", "SCALE=smoke"
-    )
-    assert "python experiments/train.py engine=torch" in made()
-    assert "task=tldr shaping=sparse seed=7" in made("TASK=tldr", "METHOD=sparse", "SEED=7")
-    assert "LAUNCH=mpi; allowed: torch deepspeed" in made("LAUNCH=mpi")
+def test_jobs_that_follow_each_other_read_a_tasks_data_once() -> None:
+    first = build.build_task(composed("task=imdb", "seed=1"))
+    assert build.build_task(composed("task=imdb", "seed=2", "shaping=sparse")) is first
+    assert build.build_task(composed("task=imdb", "task.min_characters=50")) is not first
+    assert build.build_task(composed("task=imdb", "seed=1")) is not first  # the last one alone is kept

@@ -67,7 +67,7 @@ def test_logs_are_not_in_the_folder_that_goes_with_the_sweep(name: str) -> None:
 def test_every_value_of_the_slurm_launcher_names_its_source() -> None:
     for line in (CONF / "hydra/launcher/submitit_slurm.yaml").read_text(encoding="utf-8").splitlines():
         if line.split(":")[0] in ("gpus_per_node", "cpus_per_task", "mem_gb", "timeout_min", "array_parallelism"):
-            assert "ours" in line or "as many" in line
+            assert "chosen by us" in line or "as many" in line
 
 
 def made(*arguments: str) -> subprocess.CompletedProcess[str]:

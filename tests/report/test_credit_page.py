@@ -268,20 +268,20 @@ def test_the_script_draws_a_record_again_without_models(record, tmp_path):
     script = Path(__file__).parents[2] / "experiments" / "report.py"
 
     def run(*arguments):
-        command = [sys.executable, str(script), "credit", *arguments]
+        command = [sys.executable, str(script), "target=credit", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, encoding="utf-8")
 
-    done = run(f"record={record.path}", "item=0")
+    done = run(f"record='{record.path}'", "item=0")
     assert (done.returncode, done.stderr) == (0, "")
     folder = "results/local/credit/imdb-sft-f00d"
     assert done.stdout.split() == [
         w for n in ("credit.html", "figure1.png", "figure1.pdf") for w in ("wrote", f"{folder}/{n}")
     ]
     assert (tmp_path / folder / "credit.html").read_bytes() == credit_page(record)
-    failed = run(f"record={record.path}", "item=2")
-    assert failed.returncode == 2
+    failed = run(f"record='{record.path}'", "item=2")
+    assert failed.returncode == 1
     assert failed.stderr.startswith("error: item 2 of")
     assert failed.stderr.count("\n") == 1
     failed = run("item=2")
-    assert failed.returncode == 2
-    assert "report.py credit record=FOLDER item=0" in failed.stderr
+    assert failed.returncode == 1
+    assert "report.py target=credit record=FOLDER item=0" in failed.stderr

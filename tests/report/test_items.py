@@ -94,7 +94,7 @@ def test_unfinished_runs_are_named_and_left_out(sources, make_run, tmp_path):
 
 
 def test_a_figure_of_a_task_that_was_left_out_says_so(sources, whole):
-    with pytest.raises(NoRunError, match="of task tldr, which was left out: tasks=imdb"):
+    with pytest.raises(NoRunError, match=r"of task tldr, which was left out: tasks=\[imdb\]"):
         report("figure4", Sources(scale="local", records=sources.records, tasks=["imdb"]))
 
 

@@ -38,30 +38,31 @@ PROMPT_TOKENS = 4
 """Of a review sentence: what is read before its response begins (the task's shortest prompt)."""
 
 
-def run(*, quick: bool, cache: Path, advance: Advance) -> dict[str, list[Any]]:
-    """All tables by title; needs the local imdb models of 96-token texts in `cache`."""
+def run(*, quick: bool, cache: Path, advance: Advance, scale: str = "local") -> dict[str, list[Any]]:
+    """All tables by title; needs the imdb models of `scale` of 96-token texts in `cache`."""
     responses, per_case = (8, 6) if quick else (32, 40)
     lengths = LENGTHS[:2] if quick else LENGTHS
     rows: list[Row] = []
     games: list[GameRow] = []
     for done, tokens in enumerate(lengths, start=1):
-        local = LocalModels(tokens, responses=responses, cache=cache)
+        local = LocalModels(tokens, responses=responses, cache=cache, scale=scale)
         texts = local.judged(local.sampled())
         permutations = 64 if quick else PERMUTATIONS[tokens]
         measured = measure(texts, local.spans(texts), local.tokens(texts), permutations=permutations)
         rows, games = rows + measured[0], games + measured[1]
         advance(done, len(lengths) + 1, {"tokens": tokens})
-    sources = LocalModels(CASE_TOKENS, responses=CASE_SAMPLES, cache=cache).sources()
+    sources = LocalModels(CASE_TOKENS, responses=CASE_SAMPLES, cache=cache, scale=scale).sources()
     tables = case_tables(sources, per_case=per_case, permutations=64)
     advance(len(lengths) + 1, len(lengths) + 1, {"cases": per_case})
     return {"Credit against Shapley values": rows, "The games": games, **tables}
 
 
 class LocalModels:
-    """The local imdb models, asked for responses of exactly `tokens` tokens."""
+    """The imdb models of a local scale, asked for responses of exactly `tokens` tokens."""
 
-    def __init__(self, tokens: int, *, responses: int, cache: Path) -> None:
+    def __init__(self, tokens: int, *, responses: int, cache: Path, scale: str) -> None:
         settings = {
+            "scale": scale,
             "tracker": "jsonl",
             "segmentation": "span",
             "paths.cache": cache,
