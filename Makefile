@@ -224,7 +224,7 @@ sweep-alpha:  ## the dense share alpha from 0 to 1 (the same as ABLATION=alpha)
 LENGTHS = $(PY) experiments/train.py experiment=lengths $(COMMON) seed=$(SEEDS) $(RUNS_ON)
 LONG_TEXTS = models.policy.max_tokens=96 models.reward.augmentation.max_tokens=96
 STUDIED = $(filter $1,$(call names,$(METHODS)))
-study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients (docs/prefix_or_shapley.md; hours)
+study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients (docs/methods/prefix.md; hours)
 	@$(call MODELS,imdb) $(LONG_TEXTS)
 	@$(if $(call STUDIED,sparse prefix),$(LENGTHS) shaping=$(call list,$(call STUDIED,sparse prefix)),:)
 	@$(if $(PLAYS),$(LENGTHS) shaping=scar segmentation=span$(comma)token,:)

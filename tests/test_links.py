@@ -18,7 +18,7 @@ MARKDOWN = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.m
 COMMENTED = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (
-        *(ROOT / name for name in ("constraints.txt", "pyproject.toml")),
+        *(ROOT / name for name in ("Makefile", "constraints.txt", "pyproject.toml")),
         *(path for folder in ("conf", "experiments", "scar", "tests") for path in (ROOT / folder).rglob("*")),
     )
     if path.is_file() and path.suffix in ("", ".py", ".toml", ".txt", ".yaml")
