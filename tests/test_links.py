@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 IN_MARKDOWN = re.compile(r"\]\(([^()\s]+)\)")
 IN_COMMENTS = re.compile(r"\b(?:docs/[\w/]+|README|CONTRIBUTING|CHANGELOG)\.md(?:#[\w-]+)?")
-FILE_IN_PROSE = re.compile(r"`((?:conf|docs|experiments|notebooks|scar|tests)/[\w./]+\.\w+)`")
+FILE_IN_PROSE = re.compile(r"`((?:conf|docs|experiments|notebooks|scar|tests|tools)/[\w./]+\.\w+)`")
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 HISTORY = ("CHANGELOG.md", "docs/results_log.md")
 """They name files by the names that those had on the day."""
@@ -19,9 +19,9 @@ COMMENTED = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (
         *(ROOT / name for name in ("Makefile", "constraints.txt", "pyproject.toml")),
-        *(path for folder in ("conf", "experiments", "scar", "tests") for path in (ROOT / folder).rglob("*")),
+        *(path for folder in ("conf", "experiments", "scar", "tests", "tools") for path in (ROOT / folder).rglob("*")),
     )
-    if path.is_file() and path.suffix in ("", ".py", ".toml", ".txt", ".yaml")
+    if path.is_file() and path.suffix in ("", ".py", ".sh", ".toml", ".txt", ".yaml")
 )
 
 

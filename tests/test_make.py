@@ -54,7 +54,7 @@ def make(
 ) -> subprocess.CompletedProcess[str]:
     """What make would run, as if it had been started by nothing else."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key not in VARIABLES}
-    command = ["make", "-n", "--no-print-directory", "JOBS=2", *arguments]
+    command = ["make", "-n", "--no-print-directory", "JOBS=2", f"PYTHON={sys.executable}", *arguments]
     return subprocess.run(
         command, cwd=folder, env=own | (environment or {}), capture_output=True, text=True, check=False
     )
@@ -82,7 +82,7 @@ def test_every_target_honours_or_refuses_each_variable(target: str, variable: st
 
 def test_no_target_is_forgotten() -> None:
     rules = re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert {target.split()[0] for target in TARGETS} == set(rules) - {"gpu-study", "test-slow"}
+    assert {target.split()[0] for target in TARGETS} == set(rules)
 
 
 def test_the_environment_counts_as_the_command_line() -> None:
@@ -98,6 +98,7 @@ def test_the_environment_counts_as_the_command_line() -> None:
         *("TASKS=imdb,", "TASKS=imdb,imdb", "TASKS=imbd", "TASKS=*"),
         *("SCALE=local,smoke", "SCALE=local smoke", "SCALE=", "SCALE=big"),
         *("JUDGE=nobody", "LAUNCHER=pbs", "LAUNCHER=", "LAUNCHER=joblib slurm", "LAUNCH=mpi"),
+        *("TASKS=im'db", 'METHODS="scar"', "SCALE=`id`", "SEEDS=1;2"),
     ],
 )
 def test_what_is_no_list_of_known_names_is_refused(wrong: str) -> None:
@@ -111,8 +112,24 @@ def test_old_spellings_name_the_new_one(old: str) -> None:
     assert_refused(make("check", environment={name: value}), f"write {name}S={value}")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("gpu-study", "make reproduce-fig4 SCALE=small"), ("test-slow", "make test-all")]
+)
+def test_old_targets_name_the_new_ones(old: str, new: str) -> None:
+    assert_refused(make(old), f"make {old} is gone", new)
+
+
+def test_a_python_that_is_missing_or_too_old_is_named(tmp_path: Path) -> None:
+    old = tmp_path / "an old python"
+    old.write_text("#!/bin/sh\necho SyntaxError >&2\nexit 1\n")
+    old.chmod(0o755)
+    for python in (str(old), "no-such-python"):
+        assert_refused(make("report", f"PYTHON={python}"), f"PYTHON={python} does not run", "3.11, 3.12 or 3.13")
+
+
 def test_what_cannot_be_meant_together_is_refused() -> None:
     assert_refused(make("ablation"), "ABLATION=; allowed: alpha empty fill")
+    assert_refused(make("bench", "BENCH=all"), "BENCH=all; allowed: agreement attribution")
     assert_refused(make("ablation", "ABLATION=fill", "METHODS=sparse"), "fill is a setting of scar")
     assert_refused(make("sweep-alpha", "METHODS=sparse"), "alpha is a setting of abc and scar")
     assert_refused(make("reproduce-table2", "METHODS=sparse"), "Table 2 is of scar beside others")
@@ -154,7 +171,7 @@ def test_processes_of_one_run_are_launched_and_several_runs_are_a_sweep() -> Non
 )
 def test_packages_are_those_that_a_target_needs(arguments: str, sets: str) -> None:
     installs = [
-        line.split(" sh install.sh ")[1]
+        line.split(" sh tools/install.sh ")[1]
         for line in make(*arguments.split()).stdout.splitlines()
         if "install.sh" in line
     ]
@@ -170,15 +187,16 @@ def test_a_set_is_installed_once_and_again_when_the_pins_change(tmp_path: Path) 
     """With a Python that only notes what it is asked for."""
     folder, venv = tmp_path / "a checkout", "an environment"
     (folder / venv / "bin").mkdir(parents=True)
-    for name in ("install.sh", "pyproject.toml", "constraints.txt"):
-        shutil.copy(REPOSITORY / name, folder)
+    (folder / "tools").mkdir()
+    for name in ("tools/install.sh", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, folder / name)
     python, log = folder / venv / "bin" / "python", tmp_path / "log"
     python.write_text(PIP.format(log=log))
     python.chmod(0o755)
 
     def install(*sets: str) -> tuple[str, list[str]]:
         log.write_text("")
-        command, named = ["sh", "install.sh", venv, *sets], os.environ | {"PYTHON": sys.executable}
+        command, named = ["sh", "tools/install.sh", venv, *sets], os.environ | {"PYTHON": sys.executable}
         done = subprocess.run(command, cwd=folder, env=named, capture_output=True, text=True, check=True)
         return done.stdout, [line.split(" -e ")[1] for line in log.read_text().splitlines() if " -e " in line]
 
@@ -199,7 +217,7 @@ def test_another_python_is_refused_by_its_name(tmp_path: Path) -> None:
     old = tmp_path / "python2"
     old.write_text("#!/bin/sh\n[ $1 = -V ] && echo Python 2.7\nexit 1\n")
     old.chmod(0o755)
-    command = ["sh", "install.sh", str(tmp_path / "venv")]
+    command = ["sh", "tools/install.sh", str(tmp_path / "venv")]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=os.environ | {"PYTHON": str(old)}, capture_output=True, text=True, check=False
     )
@@ -211,9 +229,10 @@ def test_paths_may_hold_spaces(tmp_path: Path) -> None:
     folder = tmp_path / "a checkout"
     folder.mkdir()
     shutil.copy(REPOSITORY / "Makefile", folder)
-    shutil.copytree(REPOSITORY / "conf", folder / "conf")
+    for name in ("conf", "tools"):
+        shutil.copytree(REPOSITORY / name, folder / name)
     out = make("report", "VENV=my env", "RESULTS=my results", folder=folder).stdout
-    assert 'sh install.sh "my env"' in out
+    assert 'sh tools/install.sh "my env"' in out
     assert '"my env/bin/python" experiments/report.py' in out
     assert "\"results='my results'\"" in out
     assert "run='$run'" in make("credit", "SAMPLE=my runs/seed1-a:3", folder=folder).stdout
