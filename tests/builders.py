@@ -21,8 +21,7 @@ from scar.types import CoalitionPlan, CoalitionRows, PromptBatch, Rollout, Score
 EOS, PAD, SPACE = 0, 1, 2
 FIRST_CONTENT, FIRST_PROMPT = 10, 500
 
-property_test = settings(deadline=None, derandomize=True, max_examples=60)
-"""Hypothesis settings of every property test here: no time limit, the same examples each time."""
+property_test = settings()  # those of the profile that tests/conftest.py loads
 
 
 def pad_right(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype, extra: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from scar.commands.credit import Assigner, CreditRows, nested
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
@@ -14,7 +14,7 @@ from scar.credit.methods import AttentionMethod, ScarMethod, SparseMethod, Unifo
 from scar.segmentation.chunks import ChunkParser
 from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter
 from scar.types import Rollout, Scores
-from tests.builders import EOS, PAD, FakeRewardModel, lexicon, property_test, uneven
+from tests.builders import EOS, PAD, FakeRewardModel, lexicon, uneven
 from tests.segmentation.samples import TEXTS, byte_tokenizer, encode
 
 GOOD, BAD = encode(" good")[-1], encode(" left")[-1]
@@ -81,7 +81,6 @@ def test_a_row_by_hand() -> None:
     assert (methods["sparse"]["queries"], methods["abc"]["queries"], methods["scar:sentence"]["queries"]) == (0, 1, 3)
 
 
-@settings(property_test, max_examples=25)
 @given(TEXTS)
 def test_tokens_join_to_the_response_and_every_method_sums_to_the_reward(text: str) -> None:
     row = rows_of(FakeRewardModel(uneven)).row(0, sample(text))

@@ -235,11 +235,6 @@ def test_space_token_is_one_blank(tokenizer: Any) -> None:
     assert tokenizer.decode([loading.space_token(tokenizer)]) == " "
 
 
-def test_tokenizer_is_the_same_from_the_same_texts(tokenizer: Any) -> None:
-    again = loading.train_tokenizer(TEXTS, vocab_size=300)
-    assert again.get_vocab() == tokenizer.get_vocab()
-
-
 @pytest.mark.parametrize("new", [loading.new_policy_model, loading.new_reward_model])
 def test_weights_come_from_the_seed_and_leave_the_global_generator_alone(new: Any, tokenizer: Any) -> None:
     before = torch.get_rng_state()

@@ -17,7 +17,6 @@ from scar.report.credit import (
     text_of,
     words_of,
 )
-from tests.builders import property_test
 from tests.report.credit_records import PIECES, example_row, on_units, plain, row_of, write_record
 
 
@@ -52,7 +51,6 @@ def test_eos_is_a_word_of_its_own():
     assert words("", finished=True) == [""]
 
 
-@property_test
 @given(
     st.lists(st.sampled_from(["", " ", "\n", "a", " a", "b ", ",", " \u05e9", "\U0001f600"]), min_size=1), st.booleans()
 )

@@ -21,12 +21,11 @@ from scar.segmentation.hierarchies import (
     node_depths,
 )
 from tests import builders
-from tests.builders import chain, owen_contexts, property_test, random_hierarchy
+from tests.builders import chain, owen_contexts, random_hierarchy
 
 # What is a hierarchy.
 
 
-@property_test
 @given(count=st.integers(1, 12), seed=st.integers(0, 10_000))
 def test_every_binary_tree_passes_and_its_units_are_counted(count: int, seed: int) -> None:
     assert hierarchies.check_hierarchy(random_hierarchy(count, np.random.default_rng(seed))) == count
@@ -68,7 +67,6 @@ def test_what_is_no_tree_is_an_error_everywhere(case: str) -> None:
             call(np.array(rows))
 
 
-@property_test
 @given(count=st.integers(2, 8), seed=st.integers(0, 10_000))
 def test_a_tree_with_one_wrong_child_is_an_error(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -123,7 +121,6 @@ def test_cost_of_a_long_chain_is_a_number_and_no_overflow() -> None:
     assert coalition_count(chain(100)) == 2**100
 
 
-@property_test
 @given(count=st.integers(2, 10), seed=st.integers(0, 10_000))
 def test_cost_is_the_number_of_coalitions_that_the_closed_form_needs(count: int, seed: int) -> None:
     hierarchy = random_hierarchy(count, np.random.default_rng(seed))
@@ -141,7 +138,6 @@ def test_depths_by_hand() -> None:
 # What each unit would get of v(empty).
 
 
-@property_test
 @given(count=st.integers(2, 10), seed=st.integers(0, 10_000))
 def test_share_of_v_empty_is_what_the_plans_take_off(count: int, seed: int) -> None:
     hierarchy = random_hierarchy(count, np.random.default_rng(seed))
@@ -240,7 +236,6 @@ def _leaves(tree: Any) -> frozenset[int]:
     return frozenset([tree]) if isinstance(tree, int) else frozenset().union(*map(_leaves, tree))
 
 
-@property_test
 @given(count=st.integers(2, 12), seed=st.integers(0, 10_000), budget=st.integers(4, 300))
 def test_coarsening_fits_the_budget_and_merges_no_more_than_it_must(count: int, seed: int, budget: int) -> None:
     hierarchy = random_hierarchy(count, np.random.default_rng(seed))
@@ -253,7 +248,6 @@ def test_coarsening_fits_the_budget_and_merges_no_more_than_it_must(count: int, 
     assert list(dict.fromkeys(coarse.group.tolist())) == list(range(len(groups)))  # numbered by first unit
 
 
-@property_test
 @given(count=st.integers(2, 40), budget=st.integers(4, 100), seed=st.integers(0, 10_000))
 def test_coarsening_is_deterministic_and_leaves_its_input_alone(count: int, budget: int, seed: int) -> None:
     hierarchy = random_hierarchy(count, np.random.default_rng(seed))

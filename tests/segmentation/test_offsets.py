@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from scar.segmentation.offsets import token_offsets
-from tests.builders import property_test
 from tests.segmentation.samples import IDS, REAL, byte_tokenizer, encode, token_bytes
 
 BROKEN = "\ufffd"
@@ -54,7 +53,6 @@ def decoded_each_time(ids: Sequence[int], tokenizer: Any) -> list[int]:
     return ends
 
 
-@property_test
 @given(ids=IDS)
 def test_a_character_belongs_to_the_token_that_has_its_last_byte(ids: list[int]) -> None:
     text, offsets = token_offsets(ids, byte_tokenizer())
@@ -75,7 +73,6 @@ def test_a_character_belongs_to_the_token_that_has_its_last_byte(ids: list[int])
             assert owner == owner_of_byte[last - 1]
 
 
-@property_test
 @given(ids=IDS)
 def test_short_stretches_say_what_decoding_everything_says(ids: list[int]) -> None:
     text, offsets = token_offsets(ids, byte_tokenizer())
@@ -186,7 +183,6 @@ def test_byte_tokens_by_hand() -> None:
     assert [end for _, end in offsets] == ends
 
 
-@property_test
 @given(
     ids=st.lists(
         st.one_of(
@@ -204,7 +200,6 @@ def test_sentencepiece_like_decoders(ids: list[int]) -> None:
     check_ranges(text, offsets, len(ids))
 
 
-@property_test
 @given(ids=st.lists(st.integers(1, 11), max_size=40), clean_up=st.booleans())
 def test_decoders_that_put_spaces_between_words(ids: list[int], clean_up: bool) -> None:
     tokenizer = wordpiece(clean_up)

@@ -12,7 +12,7 @@ from scar.segmentation.hierarchies import hierarchy_of
 from scar.segmentation.segmenters import TokenSegmenter
 from scar.segmentation.units import token_tree
 from scar.types import Rollout, Units
-from tests.builders import EOS, PAD, check_hierarchy, make_rollout, property_test, rollout_of
+from tests.builders import EOS, PAD, check_hierarchy, make_rollout, rollout_of
 
 VOCABULARY = [
     " the",
@@ -71,7 +71,6 @@ def check_units(units: Units, rollout: Rollout) -> None:
         check_hierarchy(units.hierarchies[row], count)
 
 
-@property_test
 @given(responses=RESPONSES, padding=st.integers(0, 2))
 def test_token_segmenter_partitions_every_response(responses: list[tuple[list[int], bool]], padding: int) -> None:
     rollout = rollout_of([ids for ids, _ in responses], [done for _, done in responses], response_padding=padding)

@@ -20,7 +20,7 @@ from scar.segmentation.chunks import ChunkParser
 from scar.segmentation.hierarchies import coalition_count, hierarchy_of
 from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter, parse_in_time
 from scar.types import Rollout, Units
-from tests.builders import property_test, rollout_of
+from tests.builders import rollout_of
 from tests.segmentation.samples import (
     IDS,
     FunctionParser,
@@ -72,7 +72,6 @@ def segment(segmenter: Segmenter, text: str) -> tuple[list[str], Units]:
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
-@property_test
 @given(responses=RESPONSES, padding=st.integers(0, 2))
 def test_units_partition_every_response_within_bounds(
     name: str, responses: list[tuple[list[int], bool]], padding: int

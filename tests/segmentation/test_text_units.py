@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, drop_leaves, hierarchy_of
 from scar.segmentation.units import TextUnits, merge_empty_units, units_of_spans
 from scar.types import Units
-from tests.builders import check_hierarchy, hand_units, property_test, random_hierarchy
+from tests.builders import check_hierarchy, hand_units, random_hierarchy
 
 
 def text_units(pieces: list[str], starts: list[int]) -> TextUnits:
@@ -78,7 +78,6 @@ def test_a_batch_without_content() -> None:
     assert (units.unit_index == -1).all()
 
 
-@property_test
 @given(
     pieces=st.lists(st.sampled_from(["a", "b c", " d", "e ", " ", "\n", "", "", "f g h"]), min_size=1, max_size=15),
     data=st.data(),
@@ -140,7 +139,6 @@ def test_dropping_leaves_by_hand(tree: Any, kept: list[bool], left: Any) -> None
     assert drop_leaves(hierarchy_of(tree), np.array(kept)).tolist() == hierarchy_of(left).tolist()
 
 
-@property_test
 @given(kept=st.lists(st.booleans(), min_size=1, max_size=12), seed=st.integers(0, 1000))
 def test_dropping_leaves_keeps_the_groups_of_the_others(kept: list[bool], seed: int) -> None:
     hierarchy = random_hierarchy(len(kept), np.random.default_rng(seed))
@@ -182,7 +180,6 @@ def test_empty_units_are_merged_by_hand() -> None:
     assert units.count.tolist() == [4, 2, 1, 0]
 
 
-@property_test
 @given(
     groups=st.lists(st.lists(st.integers(1, 3), max_size=6), min_size=1, max_size=3),
     bits=st.lists(st.booleans(), min_size=18, max_size=18),

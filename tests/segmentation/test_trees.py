@@ -12,7 +12,7 @@ from nltk.tree import Tree
 
 from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
 from scar.segmentation.trees import Cut, bounded_hierarchy, check_bounds, cut_tree, join_cuts, word_count
-from tests.builders import check_hierarchy, property_test
+from tests.builders import check_hierarchy
 from tests.segmentation.samples import left_branching, right_branching
 
 BOUNDS = {"max_units": 12, "max_coalitions": 256}
@@ -108,7 +108,6 @@ def test_depth_is_no_problem() -> None:
     assert len(cut_tree(tree, max_words=4, max_depth=12).starts) == 1
 
 
-@property_test
 @given(tree=random_trees(), max_words=st.integers(1, 6))
 def test_cuts_number_players_from_left_to_right(tree: Any, max_words: int) -> None:
     found = cut_tree(tree, max_words=max_words, max_depth=12)
@@ -178,7 +177,6 @@ def test_what_fits_is_kept() -> None:
     assert fitted.group.tolist() == list(range(7))
 
 
-@property_test
 @given(
     tree=st.one_of(
         random_trees(),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
 from scar.segmentation.units import token_tree, token_units
-from tests.builders import check_hierarchy, property_test
+from tests.builders import check_hierarchy
 
 
 def numbered(shape: Any) -> Any:
@@ -69,13 +69,11 @@ PIECES = st.lists(
 # Hierarchies.
 
 
-@property_test
 @given(tree=TREES)
 def test_hierarchies_of_nested_trees_are_binary_and_keep_the_order(tree: Any) -> None:
     check_hierarchy(hierarchy_of(tree), len(leaves_of(tree)))
 
 
-@property_test
 @given(tree=TREES)
 def test_groups_of_the_tree_stay_together(tree: Any) -> None:
     """Every subtree of the input is the set of leaves below some node of the hierarchy."""
@@ -152,7 +150,6 @@ def test_token_tree_of_short_texts_by_hand(pieces: list[str], tree: Any) -> None
     assert token_tree(pieces) == tree
 
 
-@property_test
 @given(pieces=PIECES)
 def test_token_trees_have_every_token_once_in_order(pieces: list[str]) -> None:
     tree = token_tree(pieces)
@@ -160,7 +157,6 @@ def test_token_trees_have_every_token_once_in_order(pieces: list[str]) -> None:
     check_hierarchy(hierarchy_of(tree), len(pieces))
 
 
-@property_test
 @given(pieces=PIECES)
 def test_sentences_and_clauses_end_where_a_mark_is(pieces: list[str]) -> None:
     sentences = token_tree(pieces)
@@ -195,7 +191,6 @@ def test_the_tree_of_a_review_is_affordable(review: str) -> None:
 # Token units.
 
 
-@property_test
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=5),
     finished=st.lists(st.booleans(), min_size=5, max_size=5),

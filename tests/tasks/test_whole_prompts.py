@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from scar.interfaces import PromptText
 from scar.models.loading import train_tokenizer
 from scar.tasks.prompts import PromptBatches, WholePrompt
-from tests.builders import property_test
 from tests.models.vocabularies import PARTS, long_tokenizer, policy_tokenizer
 
 BEFORE, AFTER = "TITLE: t\n\nPOST: ", "\n\nTL;DR:"
@@ -99,7 +98,6 @@ def literally(prompt: PromptText, tokenizer: Any, max_tokens: int) -> str | None
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@property_test
 @given(
     body=BODIES,
     before=st.sampled_from(["", BEFORE]),
