@@ -20,7 +20,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from tests.smoke_scale import SmokeScale
 
-# The same examples each time. `make test-all PYTEST=--hypothesis-profile=nightly` tries more of them.
+# The same examples each time; `pytest --hypothesis-profile=nightly` tries more of them.
 settings.register_profile("usual", deadline=None, derandomize=True, max_examples=15)
 settings.register_profile("nightly", deadline=None, derandomize=True, max_examples=200)
 settings.load_profile("usual")

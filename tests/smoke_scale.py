@@ -32,6 +32,16 @@ def silent_progress(title: str) -> Callable[[int, int, dict[str, float]], None]:
     return lambda done, total, losses: None
 
 
+class Runs(dict[str, RunRecord]):
+    """Finished runs by name, each computed when it is first asked for."""
+
+    def __init__(self, run: Callable[[str], RunRecord]) -> None:
+        self._run = run
+
+    def __missing__(self, name: str) -> RunRecord:
+        return self.setdefault(name, self._run(name))
+
+
 class SmokeScale:
     """Trains the smoke models into `cache` unless they are there, and runs experiments on them in `folder`.
 

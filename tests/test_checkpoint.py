@@ -22,10 +22,10 @@ from scar.engine.single import TorchEngine, TorchLearner
 from scar.models.precision import add_lora
 from scar.ppo.trainer import Trainer
 from scar.tracking.checkpoint import CheckpointKeeper, Postponed, find_checkpoint
-from scar.tracking.records import RunRecord, unfinished_runs
+from scar.tracking.records import unfinished_runs
 from tests.builders import ppo_config
 from tests.models.tiny import PROMPTS, RESPONSES, language_model, left_padded, right_padded, tiny_policy
-from tests.smoke_scale import SmokeScale
+from tests.smoke_scale import Runs, SmokeScale
 from tests.test_end_to_end import decided, fail_at, files_below
 from tests.tracking.wandb_record import read_log
 
@@ -34,9 +34,9 @@ METHODS = {"sparse": ("shaping=sparse",), "scar": ("shaping=scar", "estimator=pe
 
 
 @pytest.fixture(scope="module")
-def whole(smoke: SmokeScale) -> dict[str, RunRecord]:
+def whole(smoke: SmokeScale) -> Runs:
     """Runs of five updates that nothing stopped."""
-    return {name: smoke.run(*FIVE, *overrides) for name, overrides in METHODS.items()}
+    return Runs(lambda name: smoke.run(*FIVE, *METHODS[name]))
 
 
 def when(monkeypatch: pytest.MonkeyPatch, update: int, act: Callable[[], None]) -> None:
@@ -62,9 +62,9 @@ def stopped_run(smoke: SmokeScale, runs: Path, *overrides: str, update: int = 4)
     return folder
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", ["sparse", pytest.param("scar", marks=pytest.mark.slow)])
 def test_run_that_goes_on_leaves_the_record_of_one_that_was_not_stopped(
-    smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path, method: str
+    smoke: SmokeScale, whole: Runs, tmp_path: Path, method: str
 ) -> None:
     folder = stopped_run(smoke, tmp_path, *METHODS[method])
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3  # one more than the checkpoint knows
@@ -82,6 +82,7 @@ def test_run_that_goes_on_leaves_the_record_of_one_that_was_not_stopped(
     assert sorted(path.name for path in record.path.iterdir()) == sorted(p.name for p in whole[method].path.iterdir())
 
 
+@pytest.mark.slow
 def test_device_time_counts_all_parts_of_the_run(smoke: SmokeScale, tmp_path: Path) -> None:
     folder = stopped_run(smoke, tmp_path, *METHODS["sparse"])
     state = json.loads((folder / "checkpoints" / "update-000002" / "state.json").read_text())
@@ -93,10 +94,11 @@ def test_device_time_counts_all_parts_of_the_run(smoke: SmokeScale, tmp_path: Pa
     assert record.manifest["timing"]["device_seconds"] == record.metrics[-1]["device_seconds"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c")
-@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGINT, KeyboardInterrupt)])
 def test_signal_stops_the_run_behind_a_checkpoint_of_its_update(
-    smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path, number: int, ends: type[BaseException]
+    smoke: SmokeScale, whole: Runs, tmp_path: Path, number: int, ends: type[BaseException]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         when(patch, 3, lambda: os.kill(os.getpid(), number))
@@ -107,8 +109,9 @@ def test_signal_stops_the_run_behind_a_checkpoint_of_its_update(
     assert decided(smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)) == decided(whole["sparse"])
 
 
+@pytest.mark.slow
 def test_listener_of_a_scheduler_is_called_behind_the_checkpoint_and_may_let_the_run_go_on(
-    smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path
+    smoke: SmokeScale, whole: Runs, tmp_path: Path
 ) -> None:
     seen: list[str] = []
 
@@ -160,26 +163,7 @@ def test_wandb_run_of_a_run_that_goes_on_is_whole(smoke: SmokeScale, tmp_path: P
     ]
 
 
-def test_last_checkpoint_keeps_a_run_whose_evaluation_fails(smoke: SmokeScale, tmp_path: Path) -> None:
-    from scar.commands.build import Run
-
-    evaluate, calls = Run.evaluate, []
-
-    def broken(self: Run) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError("out of memory")
-        return evaluate(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "evaluate", broken)
-        with pytest.raises(RuntimeError):
-            smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)
-        record = smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)
-    assert record.manifest["resumed_after"] == [5]
-    assert len(calls) == 3  # the first evaluation was kept too
-
-
+@pytest.mark.slow
 def test_other_code_does_not_go_on_and_deletes_nothing(
     smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +175,7 @@ def test_other_code_does_not_go_on_and_deletes_nothing(
     assert files_below(folder) == before
 
 
+@pytest.mark.slow
 def test_damaged_weights_and_state_are_named(smoke: SmokeScale, tmp_path: Path) -> None:
     folder = stopped_run(smoke, tmp_path, *METHODS["sparse"])
     place = folder / "checkpoints" / "update-000002"
@@ -205,18 +190,7 @@ def test_damaged_weights_and_state_are_named(smoke: SmokeScale, tmp_path: Path) 
     assert place.is_dir()
 
 
-def test_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
-    smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path
-) -> None:
-    folder = stopped_run(smoke, tmp_path, *METHODS["sparse"])
-    half = folder / "checkpoints" / "update-000004.tmp"
-    half.mkdir()
-    (half / "weights.safetensors").write_bytes(b"half")
-    record = smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)
-    assert record.manifest["resumed_after"] == [2]
-    assert decided(record) == decided(whole["sparse"])
-
-
+@pytest.mark.slow
 def test_full_disk_leaves_the_checkpoint_before(
     smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +210,7 @@ def test_full_disk_leaves_the_checkpoint_before(
 
 
 @pytest.mark.slow
-def test_process_that_is_killed_goes_on(smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path) -> None:
+def test_process_that_is_killed_goes_on(smoke: SmokeScale, whole: Runs, tmp_path: Path) -> None:
     """A process of its own, stopped by a real SIGTERM: it ends with 128 + 15 and says that it can go on."""
     script = """
 import os, signal, sys

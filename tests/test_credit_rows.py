@@ -98,13 +98,6 @@ def test_tokens_join_to_the_response_and_every_method_sums_to_the_reward(text: s
             assert credit == pytest.approx([unit["value"] for unit in method["units"]], abs=1e-5)
 
 
-def test_a_row_does_not_depend_on_what_was_computed_before() -> None:
-    rows = rows_of(FakeRewardModel(uneven))
-    first = rows.row(3, sample("The film was great."))
-    rows.row(4, sample("word"))
-    assert rows.row(3, sample("The film was great.")) == first
-
-
 def test_a_reward_of_another_model_is_refused() -> None:
     rows = rows_of(FakeRewardModel(lexicon({GOOD: 2.0})))
     assert rows.row(0, sample(" good", reward=2.001))["reward"] == 2.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -186,11 +185,3 @@ def test_both_orders_count_what_both_say(tmp_path: Path) -> None:
 def test_settings_are_checked(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         JudgingConfig(**(SETTINGS | changed))
-
-
-def test_every_judge_composes_and_names_no_key(tmp_path: Path) -> None:
-    for name in ("gemini", "gpt4_turbo", "alpaca_eval", "reward_model"):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            judge = compose("judging", [f"judge={name}"]).judge
-        assert judge.name == name
-        assert "key" not in json.dumps(list(judge)).replace("key_variable", "")

@@ -75,6 +75,7 @@ def tiny(letter_count: None, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {name: RunRecord(train_run(composed(*common, f"shaping={name}"))).evaluation for name in TINY_METHODS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TINY_METHODS)
 def test_ppo_raises_the_reward_of_a_tiny_policy(tiny: dict[str, Evaluation], method: str) -> None:
     assert rise(tiny[method]) > 2.0
@@ -82,6 +83,7 @@ def test_ppo_raises_the_reward_of_a_tiny_policy(tiny: dict[str, Evaluation], met
     assert tiny[method]["final"]["length_mean"] <= 12  # not into longer responses
 
 
+@pytest.mark.slow
 def test_exact_credit_teaches_a_tiny_policy_more_than_one_reward_at_the_end(tiny: dict[str, Evaluation]) -> None:
     assert rise(tiny["scar"]) - rise(tiny["sparse"]) > 2.0
 

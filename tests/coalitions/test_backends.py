@@ -90,21 +90,6 @@ def test_the_probe_fits_a_model_of_few_positions(room: int) -> None:
     check_choice(make(SequenceRewardModel(model, space_id=tiny.SPACE)), "fused")
 
 
-def test_memory_is_counted_in_mib(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    for kind in (FusedScorer, CachedScorer):
-        start = kind.__init__
-
-        def spy(scorer: Any, *given: Any, start: Any = start, memory_bytes: int, **options: Any) -> None:
-            asked.append(memory_bytes)
-            start(scorer, *given, memory_bytes=memory_bytes, **options)
-
-        monkeypatch.setattr(kind, "__init__", spy)
-    for name in ("fused", "generic"):
-        make(tiny.shared_reward_model(), backend=name, memory_mib=5)
-    assert asked == [5 * 1024 * 1024] * 2
-
-
 # A wrong scorer is found out.
 
 
@@ -129,16 +114,6 @@ def test_a_wrong_fused_pass_is_told_and_the_generic_scorer_used(
     assert told.startswith("coalitions.backend=fused differs by 0.")
     assert "gpt2" in told
     check_scores(made[0].score(mixed_batch()), tiny.whole_sequences(reward, mixed_batch()))
-
-
-def test_a_wrong_cached_pass_is_told_and_the_plain_scorer_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    break_cached(monkeypatch)
-    made = make(tiny.shared_reward_model("opt"))
-    check_choice(made, "plain")
-    assert [told.split(" differs by ")[0] for told in warnings_of(caplog)] == ["coalitions.backend=generic"]
-    assert made[1].largest_difference < 1e-5
 
 
 @pytest.mark.parametrize("backend", ["auto", "fused"])

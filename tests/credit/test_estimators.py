@@ -174,18 +174,6 @@ def test_owen_estimator_is_not_exact_where_the_tree_is_cheaper_or_only_the_tree_
 # Owen: over the budget.
 
 
-def test_owen_estimator_rebalances_a_chain_over_budget_and_says_so() -> None:
-    estimator = OwenEstimator(max_coalitions=63)
-    plan, hierarchy = estimator.plan(6, chain(6), rng_of())
-    balanced = owen_plan(balanced_hierarchy(6))
-    assert hierarchy == "rebalanced"
-    assert np.array_equal(plan.coalitions, balanced.coalitions)
-    assert np.array_equal(plan.weights, balanced.weights)
-    # The word belongs to the request, not to the cached plan.
-    assert estimator.plan(6, balanced_hierarchy(6), rng_of())[1] == "given"
-    assert estimator.plan(6, chain(6), rng_of())[1] == "rebalanced"
-
-
 @pytest.mark.parametrize(
     ("budget", "became", "queries"),
     [
@@ -270,16 +258,6 @@ def test_a_hierarchy_that_is_no_tree_is_an_error() -> None:
 def test_permutation_estimator_wants_pairs(permutations: Any) -> None:
     with pytest.raises(ValueError, match=rf"estimator.permutations={permutations}; allowed: an even number"):
         PermutationEstimator(permutations=permutations)
-
-
-def test_permutation_estimator_of_two_units_is_exact_and_draws_nothing() -> None:
-    generator = rng_of()
-    before = generator.bit_generator.state
-    plan, hierarchy = PermutationEstimator(permutations=2).plan(2, balanced_hierarchy(2), generator)
-    assert generator.bit_generator.state == before
-    assert hierarchy == "given"
-    game = random_game(2, rng_of(1))
-    np.testing.assert_allclose(solve(plan, game), brute_force_shapley(2, game), atol=1e-12)
 
 
 def test_the_same_generator_gives_the_same_plan() -> None:

@@ -111,16 +111,6 @@ def test_a_token_of_no_unit_is_always_present() -> None:
 
 
 @pytest.mark.parametrize("fill", ["space", "delete"])
-def test_the_grand_coalition_is_the_score_and_is_never_asked(fill: str) -> None:
-    model = FakeRewardModel(uneven)
-    rollout = make_rollout([4, 3], finished=[True, False])
-    scores = make_scores(rollout, [123.5, -321.5])  # not what the model would say
-    values = play(model, rollout, scores, fill=fill)
-    assert [float(v[1]) for v in values if v is not None] == [123.5, -321.5]
-    assert not {(10, 11, 12), (13, 14, 15)} & {tuple(body) for body in bodies(model)}
-
-
-@pytest.mark.parametrize("fill", ["space", "delete"])
 def test_the_grand_coalition_is_the_score_wherever_and_however_often_it_stands(fill: str) -> None:
     model = FakeRewardModel(lexicon({10: 1.0, 11: 2.0}))
     rollout = make_rollout([2])
@@ -151,13 +141,6 @@ def test_a_coalition_that_reads_like_the_whole_is_scored_all_the_same() -> None:
     by_mask = dict(zip(map(bytes, exact_plan(2).coalitions), v.tolist(), strict=True))  # type: ignore[union-attr,arg-type]
     assert by_mask[bytes([1, 1])] == 50.0
     assert by_mask[bytes([1, 0])] == uneven([500, 501, 10, SPACE])
-
-
-def test_rows_that_are_equal_once_they_close_up_are_asked_once() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = rollout_of([[10, 10]], [False])  # deleting either token leaves the same text
-    play(model, rollout, make_scores(rollout, [1.0]), fill="delete")
-    assert bodies(model) == [[], [10]]
 
 
 def test_queries_count_coalitions_and_not_rows() -> None:
@@ -198,14 +181,6 @@ def test_equal_rows_of_different_responses_behind_one_prompt_are_asked_once(fill
     assert bodies(model) == sorted(SHARED_ROWS[fill])
     empty = [v[0] for v in values if v is not None]
     assert empty == [uneven([500, *([SPACE] * n if fill == "space" else [])]) for n in (2, 2, 3)]
-
-
-def test_a_prompt_of_other_length_is_another_prompt() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = rollout_of([[10, 11], [10, 11]], [False] * 2, prompts=[[500], [500, 500]])
-    play(model, rollout, model.score_rollout(rollout))
-    assert [rows.prompt_ids.tolist() for rows in asked(model)] == [[500], [500, 500]]
-    assert len(model.scorer.rows) == 6
 
 
 def test_all_responses_share_one_call_and_none_costs_none() -> None:

@@ -17,7 +17,6 @@ from tests.builders import (
     Worth,
     brute_force_shapley,
     closed_form_owen,
-    owen_contexts,
     random_game,
     random_hierarchy,
     solve,
@@ -138,12 +137,6 @@ def test_owen_values_of_mirrored_twins_are_equal(power: int, seed: int) -> None:
     np.testing.assert_allclose(values, values[::-1], atol=1e-12)
 
 
-def test_owen_values_of_twins_that_are_no_siblings_may_differ() -> None:
-    # All players are alike in v = 1 for everyone only; ((0, 1), 2) gives them 1/4, 1/4, 1/2.
-    values = solve(owen_plan(hierarchy_of([[0, 1], 2])), lambda coalition: float(len(coalition) == 3))
-    assert values[0] != pytest.approx(values[2])
-
-
 # Exact Shapley values.
 
 
@@ -219,14 +212,6 @@ def test_owen_is_its_closed_form(count: int, seed: int) -> None:
     np.testing.assert_allclose(solve(owen_plan(hierarchy), game), closed_form_owen(hierarchy, game), atol=1e-10)
 
 
-@given(count=st.integers(2, 9), seed=st.integers(0, 10_000))
-def test_owen_asks_for_what_the_closed_form_needs_and_no_more(count: int, seed: int) -> None:
-    hierarchy = random_hierarchy(count, np.random.default_rng(seed))
-    joined = [(context, leaf) for leaf, contexts in enumerate(owen_contexts(hierarchy)) for context in contexts]
-    needed = {context for context, _ in joined} | {context | {leaf} for context, leaf in joined}
-    assert {frozenset(np.flatnonzero(row).tolist()) for row in owen_plan(hierarchy).coalitions} == needed
-
-
 def test_owen_of_one_unit_is_all_of_it() -> None:
     plan = owen_plan(balanced_hierarchy(1))
     assert plan.coalitions.tolist() == [[False], [True]]
@@ -249,13 +234,6 @@ class _GivenOrders:
 
     def permutation(self, count: int) -> np.ndarray:
         return np.array(next(self._orders))
-
-
-def test_all_orders_together_give_the_exact_values() -> None:
-    game = random_game(4, np.random.default_rng(0))
-    orders = list(itertools.permutations(range(4)))
-    plan = permutation_plan(4, 2 * len(orders), _GivenOrders(orders))  # type: ignore[arg-type]
-    np.testing.assert_allclose(solve(plan, game), brute_force_shapley(4, game), atol=1e-12)
 
 
 def test_one_antithetic_pair_by_hand() -> None:
@@ -341,15 +319,3 @@ def test_a_coarse_plan_by_hand() -> None:
         (0, 2): [0.0, 0.0, 0.5, -0.5],
         (1, 3): [0.0, 0.0, -0.5, 0.5],
     }
-
-
-@given(count=st.integers(2, 9), seed=st.integers(0, 10_000))
-def test_a_group_of_null_players_gets_nothing_and_an_additive_group_gets_its_sum(count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    group = random_groups(count, rng)
-    worth = rng.normal(size=count) * (group != 0)
-    plan = coarse_plan(group, owen_plan(random_hierarchy(len(set(group.tolist())), rng)))
-    found = solve(plan, lambda coalition: 7 + sum(float(worth[i]) for i in coalition))
-    for number in set(group.tolist()):
-        assert found[group == number].sum() == pytest.approx(worth[group == number].sum(), abs=1e-12)
-        assert (found[np.flatnonzero(group == number)[:-1]] == 0).all()

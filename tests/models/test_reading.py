@@ -207,13 +207,6 @@ def test_empty_white_and_broken_responses_are_read_as_what_is_left_of_them(kind:
     assert inputs.step.shape == inputs.ids.shape == inputs.mask.shape
 
 
-def test_a_batch_of_nothing_but_eos_has_a_column_that_nobody_reads() -> None:
-    inputs = reader_of("bytes").read(sampled([[], []]))
-    assert inputs.ids.shape == (2, 1)
-    assert not inputs.mask.any()
-    assert (inputs.step == -1).all()
-
-
 def test_a_policy_with_a_mark_before_each_word_is_read_too() -> None:
     # Decoding drops the first mark: the text is "naïve café", and its second token is " café" and not "café".
     policy = metaspace_tokenizer()

@@ -32,6 +32,7 @@ def planned(players: Players, *, memory_mib: int = 64, shape: dict[str, Any] = S
         return credit_cost(model, usual.pop("estimator"), players, memory_bytes=memory_mib * MIB, **usual)
 
 
+@pytest.mark.slow
 def test_coalitions_are_those_of_the_plan() -> None:
     found = planned(Players(batch=3, prompt=40, response=24, units=12))
     assert found.coalitions == 108 - 1  # v(all) is known
@@ -40,11 +41,7 @@ def test_coalitions_are_those_of_the_plan() -> None:
     assert few.coalitions == 2 * 11 + 1  # two orders, and nothing
 
 
-def test_one_unit_costs_nothing() -> None:
-    found = planned(Players(3, 40, 24, 1))
-    assert (found.coalitions, found.cost.flops, found.cost.peak_bytes) == (0, 0, 0)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [8, 40], ids=["short", "long"])
 def test_flops_are_those_of_the_real_scorer(prompt: int) -> None:
     players = Players(batch=2, prompt=prompt, response=20, units=6)
@@ -53,11 +50,7 @@ def test_flops_are_those_of_the_real_scorer(prompt: int) -> None:
     assert found.cost.flops == counted_flops(work)
 
 
-def test_a_batch_costs_as_much_as_its_responses() -> None:
-    one, four = (planned(Players(batch, 40, 20, 6)).cost.flops for batch in (1, 4))
-    assert four == 4 * one
-
-
+@pytest.mark.slow
 def test_a_small_bound_makes_more_passes_over_short_prompts() -> None:
     players = Players(2, 8, 12, 12)
     wide, narrow = planned(players, memory_mib=256), planned(players, memory_mib=8)
@@ -65,6 +58,7 @@ def test_a_small_bound_makes_more_passes_over_short_prompts() -> None:
     assert narrow.cost.peak_bytes < 8 * MIB < wide.cost.peak_bytes < 256 * MIB
 
 
+@pytest.mark.slow
 def test_a_cpu_makes_more_passes_than_a_gpu_in_the_same_bound() -> None:
     players = Players(2, 8, 24, 24)
     cpu, gpu = (planned(players, memory_mib=1024, gpu=gpu) for gpu in (False, True))
@@ -72,6 +66,7 @@ def test_a_cpu_makes_more_passes_than_a_gpu_in_the_same_bound() -> None:
     assert cpu.cost.peak_bytes < gpu.cost.peak_bytes
 
 
+@pytest.mark.slow
 def test_the_peak_is_that_of_pytorchs_profiler_prompts_keys_and_values_included() -> None:
     players = Players(batch=4, prompt=128, response=32, units=12)
     found = planned(players, gpu=False, traced=4)

@@ -61,6 +61,7 @@ def test_pythia_1b_with_a_separate_value_net() -> None:
     assert held_bytes(found.policy.value_trunk) == 4 * trunk + frequencies  # trained in float32
 
 
+@pytest.mark.slow
 def test_llama_7b_in_4_bits_with_adapters() -> None:
     found = paper("hh", load=LoadConfig("nf4", "bfloat16", LORA), reward_weights="bfloat16")
     adapters = 32 * 2 * (32 * 4096 + 4096 * 32)  # layers x (q_proj, v_proj) x (A, B)
@@ -106,6 +107,7 @@ def test_the_reference_of_a_whole_model_is_a_frozen_copy() -> None:
     assert not any(p.requires_grad for p in found.reference.parameters())
 
 
+@pytest.mark.slow
 def test_a_4_bit_layer_computes_and_learns_as_the_layer_it_stands_for() -> None:
     ids, mask = torch.ones(2, 8, dtype=torch.int64), torch.ones(2, 8, dtype=torch.bool)
     shapes = {}
@@ -121,6 +123,7 @@ def test_a_4_bit_layer_computes_and_learns_as_the_layer_it_stands_for() -> None:
     assert any(learned for _, learned in shapes["nf4"].values())
 
 
+@pytest.mark.slow
 def test_adapters_leave_no_second_copy_and_little_to_train() -> None:
     load = LoadConfig("nf4", "bfloat16", {"rank": 4, "alpha": 4})
     with real_tensors():

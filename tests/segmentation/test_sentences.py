@@ -20,12 +20,6 @@ def test_sentences_partition_the_text(text: str) -> None:
         assert len(offsets) == (1 if text else 0)
 
 
-@given(text=TEXTS)
-def test_no_sentence_goes_on_behind_a_line_end(text: str) -> None:
-    for start, end in sentence_offsets(text):
-        assert len(text[start:end].strip().splitlines()) <= 1 or not {"\n", "\r"} & set(text[start:end].strip())
-
-
 @pytest.mark.parametrize(
     "marked",  # "|" marks where a sentence starts
     [

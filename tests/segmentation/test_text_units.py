@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, drop_leaves, hierarchy_of
 from scar.segmentation.units import TextUnits, merge_empty_units, units_of_spans
-from scar.types import Units
 from tests.builders import check_hierarchy, hand_units, random_hierarchy
 
 
@@ -54,10 +53,6 @@ def test_whose_a_token_is_by_hand(pieces: list[str], starts: list[int], index: l
     assert index_of(pieces, starts) == index
 
 
-def test_leading_space_goes_to_the_first_unit_with_a_token() -> None:
-    assert index_of([" ", " x", "y"], [0, 1, 3]) == [0, 0, 1]  # units " " (no token), " x" (spaces too), "y"
-
-
 def test_a_batch_by_hand() -> None:
     mask = torch.tensor([[True] * 5, [True, True, False, False, False], [False] * 5])
     first = replace(
@@ -69,13 +64,6 @@ def test_a_batch_by_hand() -> None:
     assert units.end_step.tolist() == [[0, 2, 4], [0, 1, -1], [-1, -1, -1]]
     # Unit 2 ("ef") left the tree: (0 (1 (2 3))) became (0 (1 3)).
     assert [h.tolist() for h in units.hierarchies] == [[[1, 2], [0, 3]], [[0, 1]], []]
-
-
-def test_a_batch_without_content() -> None:
-    units = units_of_spans(torch.zeros(2, 3, dtype=torch.bool), [text_units([], [])] * 2)
-    assert units.count.tolist() == [0, 0]
-    assert units.end_step.shape == (2, 0)
-    assert (units.unit_index == -1).all()
 
 
 @given(
@@ -203,14 +191,6 @@ def test_merging_keeps_a_partition(groups: list[list[int]], bits: list[bool], se
             assert merged.unit_index[row, start : start + size].tolist() == [new] * size
             if unit == len(group) - 1 or (full[unit + 1] and any(full[: unit + 1])):
                 assert int(merged.end_step[row, new]) == start + size - 1
-
-
-def test_nothing_to_merge_changes_nothing() -> None:
-    units = hand_units([[2, 1, 1], [3]], 5, [balanced_hierarchy(3), balanced_hierarchy(1)])
-    merged: Units = merge_empty_units(units, torch.ones(2, 3, dtype=torch.bool))
-    assert torch.equal(merged.unit_index, units.unit_index)
-    assert torch.equal(merged.end_step, units.end_step)
-    assert merged.hierarchies[0].tolist() == units.hierarchies[0].tolist()
 
 
 @pytest.mark.parametrize("occupied", [torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 3)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -102,10 +101,6 @@ def test_mid_split_by_hand() -> None:
 
 def test_given_groups_are_kept_by_hand() -> None:
     assert hierarchy_of([0, [[1, 2], 3]]).tolist() == [[1, 2], [4, 3], [0, 5]]
-
-
-def test_wrapping_a_node_changes_nothing() -> None:
-    assert hierarchy_of([[[0], [[1]]]]).tolist() == hierarchy_of([0, 1]).tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("tree", [[], 0, [0], [[0]]])
@@ -207,10 +202,3 @@ def test_token_units_partition_the_content(counts: list[int], finished: list[boo
         ends = units.end_step[row].tolist()
         assert ends == list(range(count)) + [-1] * (max(counts) - count)
         check_hierarchy(units.hierarchies[row], count)
-
-
-def test_token_units_without_any_content() -> None:
-    units = token_units(torch.zeros(2, 3, dtype=torch.bool), [np.zeros((0, 2), dtype=np.int64)] * 2)
-    assert units.count.tolist() == [0, 0]
-    assert units.end_step.shape == (2, 0)
-    assert (units.unit_index == -1).all()

@@ -206,17 +206,6 @@ def test_rows_are_cut_to_the_lengths_asked_for(lengths: list[int], one: bool, se
         assert min(4, *lengths) <= len(got[0]) <= min(16, *lengths)
 
 
-def test_lengths_of_their_own_favour_neither_row() -> None:
-    generator, long = rng(), range(50)
-    cuts = [
-        cut_together([long, long], min_tokens=8, max_tokens=40, one_length=False, generator=generator)
-        for _ in range(500)
-    ]
-    shares = length_shares([len(cut[0]) for cut in cuts], [len(cut[1]) for cut in cuts])
-    assert shares["longer"] == pytest.approx(0.5, abs=0.07)
-    assert shares["equal"] < 0.07
-
-
 @given(length=st.integers(1, 60), fraction=st.floats(0, 1), seed=st.integers(0, 99))
 def test_blanking_sets_exactly_the_fraction_to_the_space_token(length: int, fraction: float, seed: int) -> None:
     row = list(range(1, length + 1))
@@ -224,7 +213,3 @@ def test_blanking_sets_exactly_the_fraction_to_the_space_token(length: int, frac
     assert got.count(0) == int(fraction * length)
     assert all(token in (0, own) for token, own in zip(got, row, strict=True))
     assert row == list(range(1, length + 1))
-
-
-def test_length_shares() -> None:
-    assert length_shares([3, 2, 5, 4], [1, 2, 9, 3]) == {"longer": 0.5, "shorter": 0.25, "equal": 0.25}
