@@ -125,15 +125,6 @@ def test_samples_of_a_run_use_its_settings_and_tokens(script: Scripts, run: RunR
     assert alone.rows == record.rows[2:]  # a sample's credit does not depend on the others
 
 
-def test_what_is_typed_beats_the_run_and_the_run_beats_the_rest(script: Scripts, run: RunRecord) -> None:
-    overrides = ("source=run", f"run={run.path}", "sample=0", "methods=[scar]", "segmentations=[token]")
-    record = script.record(*overrides, "estimator=owen", "scale=smoke", "task=imdb", scale=None)
-    assert record.manifest["methods"]["scar:token"]["estimator"]["name"] == "owen"
-    for override in ("scale=local", "task=hh", "model_seed=2", "task.prompt.max_tokens=9", "models.examples=5"):
-        line = assert_one_line_error(script(*overrides, override, scale=None))
-        assert f"{override} with run={run.path}; the run decides that: leave it out" in line
-
-
 def test_samples_of_the_sft_policy_are_those_that_runs_start_from(script: Scripts, smoke: SmokeScale) -> None:
     record = script.record("source=sft", "items=12", "methods=[sparse,uniform,scar]", "segmentations=[sentence]")
     assert len(record.rows) == 12

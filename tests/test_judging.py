@@ -143,18 +143,6 @@ def test_runs_on_other_prompts_are_not_compared(tmp_path: Path) -> None:
     assert str(runs[1].path) in str(caught.value)
 
 
-def test_fewer_items_are_drawn_from_their_own_stream(tmp_path: Path) -> None:
-    runs = write_run(tmp_path, "scar", 1), write_run(tmp_path, "sparse", 1)
-    whole, some, other = (
-        make_match(*runs, JudgingConfig(**(SETTINGS | changed)))
-        for changed in ({}, {"items": 5}, {"items": 5, "order_seed": 1})
-    )
-    assert whole.rows == list(range(40))
-    assert len(set(some.rows)) == 5
-    assert some.rows != other.rows
-    assert some.method_first == [whole.method_first[row] for row in some.rows]  # an item keeps its order
-
-
 def test_both_orders_count_what_both_say(tmp_path: Path) -> None:
     runs = write_run(tmp_path, "scar", 1, items=4), write_run(tmp_path, "sparse", 1, items=4)
     match = make_match(*runs, JudgingConfig(**SETTINGS))

@@ -161,20 +161,6 @@ def test_varied_texts_are_beginnings_with_spaces_in_them() -> None:
         assert varied.count(SPACE) <= 0.5 * len(varied)
 
 
-def test_half_of_the_texts_are_cut_and_half_are_blanked_independently() -> None:
-    row, draws, count = list(range(100, 140)), stream(), 4000
-    augmentation = RewardAugmentation(min_tokens=4, max_tokens=23, max_masked_fraction=0.5)
-    varied = [vary(row, augmentation, space_id=SPACE, generator=draws) for _ in range(count)]
-    cut = torch.tensor([len(tokens) < 23 for tokens in varied])
-    blanked = torch.tensor([SPACE in tokens for tokens in varied])
-    assert float(cut.float().mean()) == pytest.approx(0.5 * 19 / 20, abs=0.03)  # a cut to 23 is no cut
-    lengths = {len(tokens) for tokens in varied}
-    assert lengths == set(range(4, 24))
-    # of uncut texts: half, less those whose fraction of 23 tokens rounds down to none (2 in 23)
-    assert float(blanked[~cut].float().mean()) == pytest.approx(0.5 * (1 - 2 / 23), abs=0.04)
-    assert abs(float((cut & blanked).float().mean() - cut.float().mean() * blanked.float().mean())) < 0.06
-
-
 class LastTokenModel(nn.Module):
     """Its logit at a position is that position's token minus 10."""
 

@@ -254,12 +254,6 @@ def test_a_hierarchy_that_is_no_tree_is_an_error() -> None:
 # Permutation sampling.
 
 
-@pytest.mark.parametrize("permutations", [-2, 0, 1, 3, 2.0, None])
-def test_permutation_estimator_wants_pairs(permutations: Any) -> None:
-    with pytest.raises(ValueError, match=rf"estimator.permutations={permutations}; allowed: an even number"):
-        PermutationEstimator(permutations=permutations)
-
-
 def test_the_same_generator_gives_the_same_plan() -> None:
     estimator, tree = PermutationEstimator(permutations=4), balanced_hierarchy(6)
     plans = [estimator.plan(6, tree, rng_of(seed))[0] for seed in (3, 3, 4)]

@@ -252,8 +252,3 @@ def _split(length: int, rng: np.random.Generator) -> list[int]:
         sizes.append(int(rng.integers(1, min(length, 3) + 1)))
         length -= sizes[-1]
     return sizes
-
-
-def test_an_unknown_fill_names_what_is_allowed() -> None:
-    with pytest.raises(ValueError, match=r"shaping\.method\.fill=pad; allowed: space or delete"):
-        TextGame(FakeRewardModel(uneven).scorer, fill="pad")

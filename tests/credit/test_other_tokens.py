@@ -265,6 +265,3 @@ def test_prefix_differences_are_summed_where_each_tokens_last_solid_character_is
         expected[rollout.last_step[0]] = uneven(prompt)
     credit = credit_of(PrefixDifferenceMethod(reward_model=model), rollout, scores)[0]
     torch.testing.assert_close(credit, expected, atol=1e-5, rtol=1e-5)
-
-
-# What holds for every method.

@@ -54,30 +54,49 @@ class Launch:
         paths = (f"paths.cache={smoke.cache}", f"paths.runs={self.runs}")
         self._overrides = ("scale=smoke", "device=cpu", "tracker=jsonl", *paths)
 
+    def arguments(self, *overrides: str, fault: str = "none") -> list[str]:
+        """Of tests/engine/worker.py, for one run."""
+        return [str(self.weights), fault, *self._overrides, *overrides]
+
     def __call__(self, processes: int, *overrides: str, fault: str = "none") -> subprocess.CompletedProcess[str]:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tests.engine.worker"]
-        return subprocess.run(
-            [*command, str(self.weights), fault, *self._overrides, *overrides],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=500,
-        )
+        return start(processes, self.arguments(*overrides, fault=fault))
 
     def record(self, processes: int, *overrides: str) -> RunRecord:
         """The record of a run that ends well."""
         done = self(processes, *overrides)
         assert done.returncode == 0, done.stderr[-3000:]
+        return self.found()
+
+    def found(self) -> RunRecord:
+        """The only record."""
         (record,) = find_records(self.runs)
         return record
+
+
+def start(processes: int, *runs: list[str]) -> subprocess.CompletedProcess[str]:
+    """Train these runs one after the other in new processes: importing DeepSpeed takes longer than a run."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tests.engine.worker"]
+    arguments = [word for run in runs for word in ("--", *run)][1:]
+    return subprocess.run(
+        [*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=500
+    )
+
+
+@pytest.fixture(scope="module")
+def launches(smoke: SmokeScale, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Launch]:
+    """Every case, trained by two processes."""
+    found = {case: Launch(smoke, tmp_path_factory.mktemp(case)) for case in CASES}
+    runs = [launch.arguments(*TWO_UPDATES, *CASES[case], "engine=deepspeed") for case, launch in found.items()]
+    done = start(2, *runs)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_updates_on_two_processes_equal_those_of_one(
-    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+    smoke: SmokeScale, launches: dict[str, Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     overrides = (*TWO_UPDATES, *CASES[case])
     train, one = Trainer.train, tmp_path / "one"
@@ -91,8 +110,7 @@ def test_two_updates_on_two_processes_equal_those_of_one(
         patch.setattr(Trainer, "train", saving)
         alone = [override for override in overrides if not override.startswith("engine.")]
         expected = smoke.run(*alone, runs=tmp_path / "alone")
-    two = Launch(smoke, tmp_path / "two")
-    found = two.record(2, *overrides, "engine=deepspeed")
+    two, found = launches[case], launches[case].found()
     for row, other in zip(decided(found), decided(expected), strict=True):
         assert row == pytest.approx(other, rel=2e-3, abs=1e-5)
         assert row["ppo/skipped"] == other["ppo/skipped"]

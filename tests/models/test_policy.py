@@ -141,12 +141,6 @@ def test_gradients_stay_finite_when_the_padding_token_is_a_suppressed_eos() -> N
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_values_are_zero_without_a_value_head() -> None:
-    out = evaluated(tiny_policy(head=False))
-    assert (out.values == 0).all()
-    assert (out.logprobs[:, :3] != 0).all()
-
-
 def test_reference_says_the_same_has_no_gradient_and_no_value_head() -> None:
     policy = tiny_policy()
     reference = policy.reference()

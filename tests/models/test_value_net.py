@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
@@ -206,15 +205,3 @@ def test_on_a_shared_trunk_the_value_loss_alone_moves_the_policy() -> None:
     update(policy, advantage=0.0, value_loss_coef=0.5)
     after = parts_of(policy)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"policy", "head"}
-
-
-def test_values_move_towards_the_returns() -> None:
-    policy = with_value_net(reward_of(sequence_model(), offset=OFFSET))
-    before = rollout_by(policy)
-    for _ in range(3):
-        update(policy, advantage=0.0, value_loss_coef=0.5)  # each asks for one more
-    after = rollout_by(policy)
-    moved = (after.values - before.values)[before.response_mask]
-    assert float(moved.mean()) > 0.01
-    assert math.isfinite(float(moved.abs().max()))
-    assert torch.equal(after.logprobs, before.logprobs)

@@ -67,13 +67,6 @@ def test_every_run_is_a_row_and_counts_once_a_seed(local: Report) -> None:
     assert "hub" not in text.replace("nothing was asked of the hub", "")
 
 
-def test_what_methods_share_is_the_same(local: Report) -> None:
-    sparse, scar = (planned.estimate for planned in local.runs[2:])
-    assert sparse.stages[0] == scar.stages[0]
-    assert sparse.tflop("credit") == 0 < scar.tflop("credit")
-    assert scar.coalitions == 108 - 1  # 12 spans
-
-
 @pytest.mark.slow
 def test_the_output_is_at_most_120_wide_and_plain(local: Report, paper: Report) -> None:
     for report in (local, paper):

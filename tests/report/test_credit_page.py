@@ -141,45 +141,6 @@ def test_notes_count_trees_that_were_changed(tmp_path):
 
 
 @needs_browser
-def test_tokens_rows_and_sums_are_shown(record, tmp_path):
-    dom = dom_of(
-        tmp_path,
-        credit_page(record),
-        script="document.body.dataset.loads = performance.getEntriesByType('resource').length;",
-    )
-    assert dom.heads() == [" a", " great", "ly", " sad", ",", " film", "<EOS>"]
-    minus = "\u2212"
-    assert dom.rows() == {
-        "Sparse RLHF": ["0.00"] * 6 + ["+2.00", "= +2.00"],
-        "ABC": ["+0.10", "+0.40", "+0.50", "+0.20", "+0.30", "+0.50", "0.00", "= +2.00"],
-        "SCAR, token units": ["+0.25", "+1.50", "+1.00", f"{minus}1.25", "0.00", "+0.50", "0.00", "= +2.00"],
-        "SCAR, span units": ["+2.50", f"{minus}0.50", "0.00", "= +2.00"],
-    }
-    [span] = dom.all(
-        "td",
-        colspan="3",
-        title='SCAR, span units: unit " a greatly" (token 0 to 2), paid at its last token (2): 2.5000, 125.0 % of +2.00',
-    )
-    assert "unit" in span["class"]
-    assert "positive" in span["class"]
-    assert "--strength: 0.8" in span["style"]
-    [body] = dom.all("body")
-    assert body["data-loads"] == "0"
-    assert [button["text"] for button in dom.all("button") if "data-place" in button] == [
-        "+2.00a greatly sad, film",
-        f"{minus}1.50<b>bold</b> \U0001f600 \u05e9\u05dc\u05d5\u05dd\u00e9 &lt;",
-    ]
-    [chosen] = [
-        option["text"]
-        for option in dom.all("option")
-        if "selected" in option or option.get("value") == "scar:span parse"
-    ]
-    assert chosen == "SCAR, span units: parse tree"
-    [svg] = dom.all("svg")
-    assert svg["text"] == "aDTgreatlyRBNPsadJJ,,filmNNVPS"  # children before their parent
-
-
-@needs_browser
 def test_hostile_texts_are_text_and_keys_change_the_view(record, tmp_path):
     keys = "for (const key of ['w', 's']) document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));"
     tree = (

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
 from scar.report import credit as credit_stats_module
 from scar.report.credit import credit_stats, position_shares, rank_correlation, rated_words
-from scar.report.credit_figures import stats_csv, stats_markdown
 from scar.report.credit_items import credit_files
 from tests.report.credit_records import example_row, on_units, plain, row_of, write_record
 
@@ -135,24 +133,6 @@ def test_intervals_are_of_responses_not_of_words(tmp_path):
     value, low, high = the_row(tmp_path, rows, LEXICON)["positive"]
     assert value == 0.5
     assert (high - low) / 2 == pytest.approx(1.96 * 0.5 / 20**0.5, rel=0.2)
-
-
-def test_tables_state_numbers_and_what_they_rest_on(tmp_path):
-    rows = [row("great good bad", [3.0, 2.0, 1.0]), row("great good bad", [3.0, 2.0, -3.0])]
-    record = write_record(tmp_path / "r", rows)
-    found = credit_stats(record, lexicon=LEXICON)
-    text = stats_markdown(record, found)
-    assert text.startswith("# Where credit goes: 2 responses\n\n- IMDB at scale local, reward model trained here")
-    assert (
-        "| ABC | 2 | 0.27 [0.17, 0.38] | - (0) | 0.17 [0.00, 0.33] |" in text
-    )  # last: 1/6 and 3/8; negative: 0 and 1/3
-    # Ranks of credit 1, 2, 3.5, 3.5, 5.5, 5.5 beside 1.5, 1.5, 3.5, 3.5, 5.5, 5.5: 16 / sqrt(16.5 * 16).
-    assert "| ABC | 6 | 0.98 [0.98, 1.00] | 1.00 [1.00, 1.00] (2) | 2.50 [2.50, 2.50] | -1.00 [-3.00, 1.00] |" in text
-    table = pd.read_csv(pd.io.common.StringIO(stats_csv(found)))
-    assert table["last_content"].item() == pytest.approx((1 / 6 + 3 / 8) / 2)
-    assert table["last_content_low"].item() == pytest.approx(1 / 6)
-    assert table["mass_2"].item() == pytest.approx((3 / 6 + 3 / 8) / 2)
-    assert "rho, all words" not in stats_markdown(record, credit_stats(record))
 
 
 def test_files_of_one_response_and_of_many(tmp_path):

@@ -81,8 +81,3 @@ def test_chunks_take_anything(sentences: list[list[str]], max_words: int) -> Non
             for chunk in clause:
                 assert sum(any(c.isalnum() for c in word) for word in chunk) <= max_words
                 assert 0 < len(chunk) <= 3 * max_words
-
-
-def test_chunk_length_is_checked() -> None:
-    with pytest.raises(ValueError, match="max_words=0"):
-        ChunkParser(0)

@@ -11,7 +11,7 @@ from nltk.tree import Tree
 
 from scar.segmentation import parsers
 from scar.segmentation.parsers import SpacyParser, guessed_spaces
-from tests.segmentation.brackets import ARCHIVE, bracket_f1, penn_sample, penn_words, without_empty
+from tests.segmentation.brackets import ARCHIVE, bracket_f1, penn_sample, penn_words
 
 FLOOR = 0.88
 """Of the unlabelled bracket F1: measured is .90, required .80; without the nesting of auxiliaries it is .87."""
@@ -87,11 +87,6 @@ def test_a_tree_does_not_depend_on_the_batch_or_the_run(parser: SpacyParser) -> 
     assert SpacyParser(batch_size=7).parse(sentences) == trees
 
 
-def test_what_is_parsed_is_not_kept(parser: SpacyParser) -> None:
-    parser.parse([["zyxword", "slept"]])
-    assert "zyxword" not in parser._pipeline.vocab.strings
-
-
 def test_spaces_as_in_ordinary_text() -> None:
     words = split('" It is n\'t " , he said ( twice ) ; " pay $ 5 ! "')
     text = "".join(word + " " * space for word, space in zip(words, guessed_spaces(words), strict=True))
@@ -134,11 +129,6 @@ def test_f1_by_hand() -> None:
     assert bracket_f1([(gold, found)], whole_sentence=False) == 2 / 3
     comma_inside = Tree.fromstring("(S (NP (DT the) (NN cat)) (VP (VBD saw) (NP (DT a) (NN dog) (. .))))")
     assert bracket_f1([(gold, comma_inside)], whole_sentence=False) == 1
-
-
-def test_empty_elements_are_taken_out() -> None:
-    gold = Tree.fromstring("(S (NP (-NONE- *)) (VP (TO to) (VP (VB go) (SBAR (-NONE- 0) (S (-NONE- *T*))))))")
-    assert without_empty(gold) == Tree.fromstring("(S (VP (TO to) (VP (VB go))))")
 
 
 @pytest.mark.slow

@@ -162,27 +162,6 @@ def test_sentences_and_clauses_end_where_a_mark_is(pieces: list[str]) -> None:
             assert pieces[leaves_of(clause)[-1]].rstrip(" ").endswith((",", ";", ":"))
 
 
-# Tokens of 24-token reviews, parted by "|": one clause; usual punctuation; a long sentence behind a short one; word
-# pieces; many marks; quotes and line ends.
-REVIEWS = [
-    "this| is| one| of| the| best| films| that| i| have| seen| in| a| very| long| time| and| i| would| watch| it| over|"
-    " and| again",
-    "The| acting| was| superb|,| the| plot| was| thin|,| but| I| still| enjoyed| it|.| I| would| see| it| again|!|!|!",
-    "Wow|.| I| never| thought| that| a| film| about| two| old| men| in| a| boat| could| make| me| cry| like| this| one| did|!",
-    "The| un|for|get|table| perform|ance| of| Ms| Bl|anch|ett|,| though| over|sha|dow|ed| by| noise|,| re|deems|.",
-    "No|!| No|,| no|,| no|.| Bad|:| bad|.| Why|?| Oh|,| why|?| It| is| bad|,| so| bad",
-    'He| said| "|never|"| twice|.|\r\n|Then|,| at| last|,| he| did|.|\n|\n|A| film| for|...| nobody| there',
-]
-
-
-@pytest.mark.parametrize("review", REVIEWS)
-def test_the_tree_of_a_review_is_affordable(review: str) -> None:
-    pieces = review.split("|")
-    assert len(pieces) == 24
-    # The mid-split tree costs 428, a chain 2^24.
-    assert coalition_count(hierarchy_of(token_tree(pieces))) < 2000
-
-
 # Token units.
 
 

@@ -176,14 +176,6 @@ def test_repeated_sentence_keeps_the_length_and_only_the_beginning() -> None:
     assert repeated_sentence("Only one.", rng()) is None
 
 
-def test_answers_of_others_come_from_the_rows_given() -> None:
-    rows = pd.DataFrame({"turn": list("abcd"), "answer": ["One.", "Two two.", "Three three three.", "Two two."]})
-    got = pairs(rows["answer"], answer_distractors(rows), {"other": 1.0}, generator=rng())
-    assert got["row"].tolist() == [0, 1, 2, 3]
-    assert set(got["rejected"]) <= set(rows["answer"])
-    assert (got["rejected"] != got["chosen"]).all()  # also where another row has the same answer
-
-
 def test_chant_is_a_phrase_of_another_summary_again_and_again() -> None:
     rows = pd.DataFrame({"turn": ["a", "b"], "answer": ["One two three four five six.", "a b, c d"]})
     seen = set()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scar.interfaces import PromptText
-from scar.tasks.prompts import FirstTokens, PromptBatches, left_pad
+from scar.tasks.prompts import FirstTokens, PromptBatches
 
 PAD = 0
 
@@ -70,12 +70,6 @@ def test_padding_is_on_the_left_and_masked() -> None:
         assert mask[padding:].all()
         assert (ids[:padding] == PAD).all()
         assert text == " ".join(f"w{token}" for token in ids[padding:].tolist())
-
-
-def test_left_pad_by_hand() -> None:
-    ids, mask = left_pad([[5], [6, 7, 8]], pad_id=9)
-    assert ids.tolist() == [[9, 9, 5], [6, 7, 8]]
-    assert mask.tolist() == [[False, False, True], [True, True, True]]
 
 
 def test_a_batch_is_the_same_however_often_and_in_whatever_order_it_is_asked_for() -> None:

@@ -99,14 +99,6 @@ def test_posts_of_the_hubs_files_become_prompts_of_their_own_split(reddit: Reddi
     }
 
 
-def test_blank_posts_are_counted_once_however_often_prompts_are_asked_for(reddit: RedditPosts) -> None:
-    task = TldrTask(reddit)
-    for split in (*SPLITS, "train"):
-        task.prompts(split)
-    assert task.left_out == {"blank": 3}
-    assert len(task.frame) == 5
-
-
 @pytest.mark.usefixtures("datasets_cache")
 def test_missing_columns_and_splits_are_named(tmp_path: Path) -> None:
     rows = [{"subreddit": "x", "title": "t", "document": "p", "summary": "s"}]
