@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import settings
 from torch import Tensor
 
 from scar.config import PPOConfig
@@ -20,8 +19,6 @@ from scar.types import CoalitionPlan, CoalitionRows, PromptBatch, Rollout, Score
 
 EOS, PAD, SPACE = 0, 1, 2
 FIRST_CONTENT, FIRST_PROMPT = 10, 500
-
-property_test = settings()  # those of the profile that tests/conftest.py loads
 
 
 def pad_right(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype, extra: int = 0) -> Tensor:
