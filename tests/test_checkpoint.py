@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from tests.builders import ppo_config
 from tests.models.tiny import PROMPTS, RESPONSES, language_model, left_padded, right_padded, tiny_policy
 from tests.smoke_scale import Runs, SmokeScale
 from tests.test_end_to_end import decided, fail_at, files_below
-from tests.tracking.wandb_record import read_log
 
 FIVE = ("ppo.updates=5", "checkpoint.updates=2", "ppo.learning_rate_schedule=linear")
 METHODS = {"sparse": ("shaping=sparse",), "scar": ("shaping=scar", "estimator=permutation")}
@@ -109,26 +106,6 @@ def test_signal_stops_the_run_behind_a_checkpoint_of_its_update(
     assert decided(smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)) == decided(whole["sparse"])
 
 
-@pytest.mark.slow
-def test_listener_of_a_scheduler_is_called_behind_the_checkpoint_and_may_let_the_run_go_on(
-    smoke: SmokeScale, whole: Runs, tmp_path: Path
-) -> None:
-    seen: list[str] = []
-
-    def listener(number: int, frame: Any) -> None:
-        seen.extend(path.name for path in (unfinished_runs(tmp_path)[0] / "checkpoints").iterdir())
-
-    before = signal.signal(signal.SIGUSR2, listener)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            when(patch, 3, lambda: os.kill(os.getpid(), signal.SIGUSR2))
-            record = smoke.run(*FIVE, *METHODS["sparse"], "checkpoint.updates=null", runs=tmp_path)
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert seen == ["update-000003"]
-    assert decided(record) == decided(whole["sparse"])
-
-
 def test_every_signal_reaches_its_listener() -> None:
     """A scheduler that sends SIGTERM, which nobody minds, beside the SIGUSR2 that queues the job again."""
     heard: list[int] = []
@@ -143,24 +120,6 @@ def test_every_signal_reaches_its_listener() -> None:
         for number, listener in before.items():
             signal.signal(number, listener)
     assert heard == [signal.SIGUSR2, signal.SIGTERM]
-
-
-@pytest.mark.slow
-def test_wandb_run_of_a_run_that_goes_on_is_whole(smoke: SmokeScale, tmp_path: Path) -> None:
-    from scar.tracking.wandb_runs import RECORD_FILE
-
-    stopped_run(smoke, tmp_path / "runs", *METHODS["sparse"], "tracker=wandb")
-    record = smoke.run(*FIVE, *METHODS["sparse"], "tracker=wandb", runs=tmp_path / "runs")
-    assert len(list(record.path.glob("wandb/offline-run-*/*.wandb"))) == 1
-    (file,) = record.path.glob(f"wandb/offline-run-*/files/{RECORD_FILE}")
-    assert json.loads(file.read_text(encoding="utf-8"))["metrics"] == record.metrics
-    assert [entry["history"]["item"]["update"] for entry in read_log(record.path) if entry["type"] == "history"] == [
-        1,
-        2,
-        3,
-        4,
-        5,
-    ]
 
 
 @pytest.mark.slow
@@ -207,31 +166,6 @@ def test_full_disk_leaves_the_checkpoint_before(
         smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)
     (folder,) = unfinished_runs(tmp_path)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["update-000002"]
-
-
-@pytest.mark.slow
-def test_process_that_is_killed_goes_on(smoke: SmokeScale, whole: Runs, tmp_path: Path) -> None:
-    """A process of its own, stopped by a real SIGTERM: it ends with 128 + 15 and says that it can go on."""
-    script = """
-import os, signal, sys
-from scar.ppo.trainer import Trainer
-run_update = Trainer.run_update
-def acting(self, number):
-    row = run_update(self, number)
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return row
-Trainer.run_update = acting
-from scar.commands.train import train_run
-from tests.smoke_scale import composed
-train_run(composed(*sys.argv[1:]))
-"""
-    paths = (f"paths.cache={smoke.cache}", f"paths.runs={tmp_path}")
-    overrides = ("scale=smoke", "task=imdb", "device=cpu", "tracker=jsonl", *paths, *FIVE, *METHODS["sparse"])
-    done = subprocess.run([sys.executable, "-c", script, *overrides], capture_output=True, text=True, check=False)
-    assert done.returncode == 128 + signal.SIGTERM
-    assert "stopped; the same command goes on from there" in done.stdout
-    assert decided(smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)) == decided(whole["sparse"])
 
 
 def step(learner: TorchLearner, *, skip: bool = False) -> None:

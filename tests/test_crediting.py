@@ -160,7 +160,6 @@ def test_an_interrupted_record_goes_on(script: Scripts, monkeypatch: pytest.Monk
         ("source=run", "run=None with source=run; allowed: run=<folder> with source=run"),
         ("run=somewhere", "run=somewhere with source=text; allowed: run=<folder> with source=run"),
         ("response='" + " word" * 200 + "'", "tokens of the reward model, which reads"),
-        ("prompts=x", "prompts"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(script: Scripts, override: str, says: str) -> None:

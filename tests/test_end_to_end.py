@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import rich
 import torch
 
 from scar.commands import build
 from scar.ppo.rollout import Sampler
 from scar.ppo.trainer import Trainer
 from scar.ppo.updater import PPOUpdater
-from scar.printing import ended
 from scar.report.selection import select_cells
 from scar.report.tables import table1_markdown
 from scar.seeding import stream_seed
@@ -25,9 +22,7 @@ from scar.tracking.checkpoint import find_checkpoint
 from scar.tracking.records import RunRecord, find_records, unfinished_runs
 from scar.tracking.trackers import JsonlTracker
 from scar.tracking.wandb_runs import RECORD_FILE, record_contents
-from scar.types import PromptBatch
 from tests.smoke_scale import REPOSITORY, Runs, SmokeScale
-from tests.stdouts import BROKEN
 from tests.tracking.wandb_record import typed
 
 TWO_UPDATES = "ppo.updates=2"
@@ -137,22 +132,6 @@ def test_record_says_how_coalitions_were_scored(records: Runs, method: str) -> N
     assert 0 <= report["largest_difference"] < 1e-4
 
 
-def assert_same_rows(found: RunRecord, expected: RunRecord) -> None:
-    """The same metrics in every row, to rounding."""
-    for row, other in zip(decided(found), decided(expected), strict=True):
-        assert row == pytest.approx(other, rel=1e-3, abs=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["generic", "plain"])
-def test_every_backend_takes_the_same_path(smoke: SmokeScale, records: Runs, tmp_path: Path, backend: str) -> None:
-    method = "scar-permutation"
-    record = smoke.run(TWO_UPDATES, *METHODS[method], f"coalitions.backend={backend}", runs=tmp_path)
-    assert record.manifest["coalitions"]["backend"] == backend
-    assert record.manifest["settings"]["coalitions"]["backend"] == backend
-    assert_same_rows(record, records[method])
-
-
 @pytest.mark.slow
 def test_all_methods_start_from_the_same_policy_and_the_same_first_batch(records: Runs) -> None:
     for name in METHODS:
@@ -202,31 +181,6 @@ def test_alpha_zero_of_scar_gives_the_numbers_of_sparse(smoke: SmokeScale, recor
     record = smoke.run(TWO_UPDATES, *METHODS["scar-permutation"], "shaping.alpha=0", runs=tmp_path)
     assert decided(record, without=COSTS) == decided(records["sparse"], without=COSTS)
     assert record.samples == records["sparse"].samples
-
-
-@pytest.mark.slow
-def test_estimators_get_the_same_prompts_and_the_same_first_responses(
-    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[list[str], list[str]]] = []
-    sample = Sampler.sample
-
-    def spy(self: Sampler, prompts: PromptBatch, **options: Any) -> Any:
-        rollout = sample(self, prompts, **options)
-        seen.append((prompts.texts, rollout.texts))
-        return rollout
-
-    monkeypatch.setattr(Sampler, "sample", spy)
-    batches = []
-    for estimator in ("permutation", "owen"):
-        seen.clear()
-        smoke.run(TWO_UPDATES, "shaping=scar", f"estimator={estimator}", runs=tmp_path)
-        batches.append(list(seen))
-    permutation, owen = batches
-    assert [prompts for prompts, _ in permutation] == [prompts for prompts, _ in owen]
-    assert len(permutation) == 4  # evaluation, two updates, evaluation
-    assert permutation[:2] == owen[:2]  # before the first optimizer step the responses are the same too
-    assert permutation[2][0] != permutation[1][0]
 
 
 def test_every_update_samples_and_shuffles_by_streams_of_its_own(
@@ -349,20 +303,6 @@ def test_tracker_that_cannot_close_undoes_no_finished_run(
     trained = count_trainings(monkeypatch)
     smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
     assert trained == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stdout", BROKEN)
-def test_last_line_that_cannot_be_printed_undoes_no_finished_run(
-    smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: str
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(rich, "_console", None)  # a closed pipe silences rich's console for good
-        patch.setattr(sys, "stdout", BROKEN[stdout]())
-        record = smoke.run("ppo.updates=1", *METHODS["sparse"], runs=tmp_path)
-        assert ended(0) == 1
-    assert [found.path for found in find_records(tmp_path)] == [record.path]
-    assert unfinished_runs(tmp_path) == []
 
 
 @pytest.mark.slow

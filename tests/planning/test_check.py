@@ -241,23 +241,3 @@ def test_all_60_runs_of_the_paper() -> None:
     assert "60 runs: " in text
     assert [row[-1] for row in rows(text, "scar")] == ["7", "48"]
     assert max(map(len, text.splitlines())) <= WIDTH
-
-
-@pytest.mark.slow
-def test_tldr_at_the_papers_scale_stands_beside_the_papers_hours() -> None:
-    report = checked("task=tldr", "shaping=sparse,scar", "seed=1")
-    assert report.tokens is not None
-    sparse, span = (planned.estimate for planned in report.runs)
-    token = report.tokens.estimate
-    assert sparse.parameters == {"policy": 1_011_781_632, "reward": 908_759_040 + 2048}
-    assert sparse.hours < span.hours < token.hours
-    assert (span.coalitions, token.coalitions) == (
-        107,
-        1195,
-    )  # 108 and 1,196 of a balanced tree, of which v(all) is known
-    text = render(report)
-    beside = {
-        (*line.split(), "", "")[:2]: line.split()[-1] for line in text.splitlines() if line.split()[:1] == ["scar"]
-    }
-    assert beside == {("scar", "span"): "7", ("scar", "token"): "48"}
-    assert "7199d8fc61a6" in text
