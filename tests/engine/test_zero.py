@@ -29,11 +29,13 @@ CASES = {
     "settings-1": ("shaping=sparse", "engine.zero_stage=1", "ppo.max_grad_norm=0.5", "ppo.max_mean_ratio=1.0001"),
     "scar-2": ("shaping=scar", "engine.zero_stage=2", "ppo.microbatch_size=2"),
     "lora-2": ("shaping=sparse", "engine.zero_stage=2", "engine.offload_optimizer=true", LORA),
+    "scar-3": ("shaping=scar", "engine.zero_stage=3", "engine.frozen_zero_stage=3"),
     # A value net of its own, activations computed twice.
-    "scar-3": (
-        "shaping=scar",
+    "settings-3": (
+        "shaping=sparse",
         "engine.zero_stage=3",
-        "engine.frozen_zero_stage=3",
+        "ppo.max_grad_norm=0.5",
+        "ppo.max_mean_ratio=1.0001",
         "ppo.value_net=separate",
         "memory.gradient_checkpointing=true",
     ),
