@@ -74,16 +74,3 @@ def test_a_replaced_score_that_is_no_number_stays_out_of_what_is_credited(bad: f
     assert scores.final.tolist() == [102.0, -1.0, 100.0]
     assert scores.credited.tolist() == [102.0, 0.0, 100.0]
     assert not torch.isfinite(scores.raw[1])
-
-
-@pytest.mark.parametrize(
-    ("reads_eos", "rule", "message"),
-    [
-        ("yes", None, r"task\.scoring\.reads_eos=yes; allowed: true or false"),
-        (True, "-1", r"task\.scoring\.missing_eos_score='-1'; allowed: float \| None"),
-        (True, float("inf"), r"task\.scoring\.missing_eos_score=inf; allowed: a finite number"),
-    ],
-)
-def test_impossible_settings_are_refused(reads_eos: object, rule: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ScoringConfig(reads_eos, rule)  # type: ignore[arg-type]

@@ -148,8 +148,6 @@ def test_gradients_pass_through_four_bit_layers_after_sampling_on_every_cpu(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": "int8"}, "models.policy.load.weights=int8; allowed: float32 or bfloat16 or nf4"),
-        ({"compute": "float16"}, "models.policy.load.compute=float16; allowed: float32 or bfloat16"),
         ({"weights": "nf4"}, "weights=nf4 with lora=null; allowed: float32 weights are trained whole, others by lora"),
         ({"weights": "bfloat16", "lora": {"rank": 1, "alpha": 1}}, "weights=bfloat16 with compute=float32"),
         ({"lora": {"rank": 0, "alpha": 1}}, "models.policy.load.lora.rank=0; allowed: 1 or more"),

@@ -120,12 +120,6 @@ def test_errors_of_wandbs_own_become_one_kind(tmp_path: Path, monkeypatch: pytes
         tracker.finish("failed")
 
 
-def test_mode_is_checked_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"tracker\.mode=cloud; allowed: offline or online \(tracker=jsonl"):
-        WandbTracker(mode="cloud", project="scar-tests", folder=tmp_path, name="seed1", config={})
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.usefixtures("no_account")
 def test_online_without_an_account_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match=r"mode online \(.*\); run `wandb login`, or use tracker\.mode=offline"):
