@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import settings
 from torch import Tensor
 
 from scar.config import PPOConfig
@@ -20,9 +19,6 @@ from scar.types import CoalitionPlan, CoalitionRows, PromptBatch, Rollout, Score
 
 EOS, PAD, SPACE = 0, 1, 2
 FIRST_CONTENT, FIRST_PROMPT = 10, 500
-
-property_test = settings(deadline=None, derandomize=True, max_examples=60)
-"""Hypothesis settings of every property test here: no time limit, the same examples each time."""
 
 
 def pad_right(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype, extra: int = 0) -> Tensor:

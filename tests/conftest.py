@@ -14,9 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.smoke_scale import SmokeScale
+
+# The same examples each time; `pytest --hypothesis-profile=nightly` tries more of them.
+settings.register_profile("usual", deadline=None, derandomize=True, max_examples=15)
+settings.register_profile("nightly", deadline=None, derandomize=True, max_examples=200)
+settings.load_profile("usual")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,10 +53,13 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> "SmokeScale":
-    """The smoke-scale models, trained once for the whole test run."""
+    """The smoke-scale models, trained once for all processes of the test run."""
     from tests.smoke_scale import SmokeScale  # imports transformers: only tests that need it pay for that
 
-    return SmokeScale(tmp_path_factory.mktemp("smoke"))
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with FileLock(folder / "smoke.lock"):
+        return SmokeScale(tmp_path_factory.mktemp("smoke"), cache=folder / "smoke-models")
 
 
 @pytest.fixture(scope="session")

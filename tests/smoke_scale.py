@@ -32,15 +32,32 @@ def silent_progress(title: str) -> Callable[[int, int, dict[str, float]], None]:
     return lambda done, total, losses: None
 
 
+class Runs(dict[str, RunRecord]):
+    """Finished runs by name, each computed when it is first asked for."""
+
+    def __init__(self, run: Callable[[str], RunRecord]) -> None:
+        self._run = run
+
+    def __missing__(self, name: str) -> RunRecord:
+        return self.setdefault(name, self._run(name))
+
+
 class SmokeScale:
-    """Trains the smoke models once into `<folder>/cache` and runs experiments on them.
+    """Trains the smoke models into `cache` unless they are there, and runs experiments on them in `folder`.
 
     Texts are read and cleaned once for all runs; the runs share nothing else.
     """
 
-    def __init__(self, folder: Path, *, task: str = "imdb", models: tuple[str, ...] = ("policy", "reward")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        task: str = "imdb",
+        models: tuple[str, ...] = ("policy", "reward"),
+        cache: Path | None = None,
+    ) -> None:
         self.task = task
-        self.cache = folder / "cache"
+        self.cache = cache or folder / "cache"
         self.runs = folder / "runs"
         self._tasks: dict[str, Any] = {}
         self._build_task = build.build_task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ FLOORS = (
 """From the ground up. Modules of the lowest floors are rooms of their own, but for those of judging."""
 
 
-def imports_of(file: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imports_of(file: Path) -> list[tuple[str, bool]]:
     """Every module that a file imports, and whether that is inside a function or for types only."""
 
     def walk(node: ast.AST, later: bool) -> Iterator[tuple[str, bool]]:
@@ -39,7 +41,7 @@ def imports_of(file: Path) -> Iterator[tuple[str, bool]]:
         for child in ast.iter_child_nodes(node):
             yield from walk(child, later)
 
-    return walk(ast.parse(file.read_text(encoding="utf-8")), False)
+    return list(walk(ast.parse(file.read_text(encoding="utf-8")), False))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -71,6 +73,7 @@ def test_commands_alone_know_hydra() -> None:
     assert {name.split("/")[1] for name in found} == {"commands"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["scar.commands.cli", "scar.tracking.records", "scar.report.items"])
 def test_what_draws_and_reads_starts_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,21 +20,20 @@ from scar.engine.single import TorchEngine, TorchLearner
 from scar.models.precision import add_lora
 from scar.ppo.trainer import Trainer
 from scar.tracking.checkpoint import CheckpointKeeper, Postponed, find_checkpoint
-from scar.tracking.records import RunRecord, unfinished_runs
+from scar.tracking.records import unfinished_runs
 from tests.builders import ppo_config
 from tests.models.tiny import PROMPTS, RESPONSES, language_model, left_padded, right_padded, tiny_policy
-from tests.smoke_scale import SmokeScale
+from tests.smoke_scale import Runs, SmokeScale
 from tests.test_end_to_end import decided, fail_at, files_below
-from tests.tracking.wandb_record import read_log
 
 FIVE = ("ppo.updates=5", "checkpoint.updates=2", "ppo.learning_rate_schedule=linear")
 METHODS = {"sparse": ("shaping=sparse",), "scar": ("shaping=scar", "estimator=permutation")}
 
 
 @pytest.fixture(scope="module")
-def whole(smoke: SmokeScale) -> dict[str, RunRecord]:
+def whole(smoke: SmokeScale) -> Runs:
     """Runs of five updates that nothing stopped."""
-    return {name: smoke.run(*FIVE, *overrides) for name, overrides in METHODS.items()}
+    return Runs(lambda name: smoke.run(*FIVE, *METHODS[name]))
 
 
 def when(monkeypatch: pytest.MonkeyPatch, update: int, act: Callable[[], None]) -> None:
@@ -62,9 +59,9 @@ def stopped_run(smoke: SmokeScale, runs: Path, *overrides: str, update: int = 4)
     return folder
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", ["sparse", pytest.param("scar", marks=pytest.mark.slow)])
 def test_run_that_goes_on_leaves_the_record_of_one_that_was_not_stopped(
-    smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path, method: str
+    smoke: SmokeScale, whole: Runs, tmp_path: Path, method: str
 ) -> None:
     folder = stopped_run(smoke, tmp_path, *METHODS[method])
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3  # one more than the checkpoint knows
@@ -82,6 +79,7 @@ def test_run_that_goes_on_leaves_the_record_of_one_that_was_not_stopped(
     assert sorted(path.name for path in record.path.iterdir()) == sorted(p.name for p in whole[method].path.iterdir())
 
 
+@pytest.mark.slow
 def test_device_time_counts_all_parts_of_the_run(smoke: SmokeScale, tmp_path: Path) -> None:
     folder = stopped_run(smoke, tmp_path, *METHODS["sparse"])
     state = json.loads((folder / "checkpoints" / "update-000002" / "state.json").read_text())
@@ -93,10 +91,11 @@ def test_device_time_counts_all_parts_of_the_run(smoke: SmokeScale, tmp_path: Pa
     assert record.manifest["timing"]["device_seconds"] == record.metrics[-1]["device_seconds"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c")
-@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGINT, KeyboardInterrupt)])
 def test_signal_stops_the_run_behind_a_checkpoint_of_its_update(
-    smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path, number: int, ends: type[BaseException]
+    smoke: SmokeScale, whole: Runs, tmp_path: Path, number: int, ends: type[BaseException]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         when(patch, 3, lambda: os.kill(os.getpid(), number))
@@ -105,25 +104,6 @@ def test_signal_stops_the_run_behind_a_checkpoint_of_its_update(
     (folder,) = unfinished_runs(tmp_path)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["update-000003"]
     assert decided(smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)) == decided(whole["sparse"])
-
-
-def test_listener_of_a_scheduler_is_called_behind_the_checkpoint_and_may_let_the_run_go_on(
-    smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path
-) -> None:
-    seen: list[str] = []
-
-    def listener(number: int, frame: Any) -> None:
-        seen.extend(path.name for path in (unfinished_runs(tmp_path)[0] / "checkpoints").iterdir())
-
-    before = signal.signal(signal.SIGUSR2, listener)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            when(patch, 3, lambda: os.kill(os.getpid(), signal.SIGUSR2))
-            record = smoke.run(*FIVE, *METHODS["sparse"], "checkpoint.updates=null", runs=tmp_path)
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert seen == ["update-000003"]
-    assert decided(record) == decided(whole["sparse"])
 
 
 def test_every_signal_reaches_its_listener() -> None:
@@ -143,43 +123,6 @@ def test_every_signal_reaches_its_listener() -> None:
 
 
 @pytest.mark.slow
-def test_wandb_run_of_a_run_that_goes_on_is_whole(smoke: SmokeScale, tmp_path: Path) -> None:
-    from scar.tracking.wandb_runs import RECORD_FILE
-
-    stopped_run(smoke, tmp_path / "runs", *METHODS["sparse"], "tracker=wandb")
-    record = smoke.run(*FIVE, *METHODS["sparse"], "tracker=wandb", runs=tmp_path / "runs")
-    assert len(list(record.path.glob("wandb/offline-run-*/*.wandb"))) == 1
-    (file,) = record.path.glob(f"wandb/offline-run-*/files/{RECORD_FILE}")
-    assert json.loads(file.read_text(encoding="utf-8"))["metrics"] == record.metrics
-    assert [entry["history"]["item"]["update"] for entry in read_log(record.path) if entry["type"] == "history"] == [
-        1,
-        2,
-        3,
-        4,
-        5,
-    ]
-
-
-def test_last_checkpoint_keeps_a_run_whose_evaluation_fails(smoke: SmokeScale, tmp_path: Path) -> None:
-    from scar.commands.build import Run
-
-    evaluate, calls = Run.evaluate, []
-
-    def broken(self: Run) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError("out of memory")
-        return evaluate(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "evaluate", broken)
-        with pytest.raises(RuntimeError):
-            smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)
-        record = smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)
-    assert record.manifest["resumed_after"] == [5]
-    assert len(calls) == 3  # the first evaluation was kept too
-
-
 def test_other_code_does_not_go_on_and_deletes_nothing(
     smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +134,7 @@ def test_other_code_does_not_go_on_and_deletes_nothing(
     assert files_below(folder) == before
 
 
+@pytest.mark.slow
 def test_damaged_weights_and_state_are_named(smoke: SmokeScale, tmp_path: Path) -> None:
     folder = stopped_run(smoke, tmp_path, *METHODS["sparse"])
     place = folder / "checkpoints" / "update-000002"
@@ -205,18 +149,7 @@ def test_damaged_weights_and_state_are_named(smoke: SmokeScale, tmp_path: Path) 
     assert place.is_dir()
 
 
-def test_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
-    smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path
-) -> None:
-    folder = stopped_run(smoke, tmp_path, *METHODS["sparse"])
-    half = folder / "checkpoints" / "update-000004.tmp"
-    half.mkdir()
-    (half / "weights.safetensors").write_bytes(b"half")
-    record = smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)
-    assert record.manifest["resumed_after"] == [2]
-    assert decided(record) == decided(whole["sparse"])
-
-
+@pytest.mark.slow
 def test_full_disk_leaves_the_checkpoint_before(
     smoke: SmokeScale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,31 +166,6 @@ def test_full_disk_leaves_the_checkpoint_before(
         smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)
     (folder,) = unfinished_runs(tmp_path)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["update-000002"]
-
-
-@pytest.mark.slow
-def test_process_that_is_killed_goes_on(smoke: SmokeScale, whole: dict[str, RunRecord], tmp_path: Path) -> None:
-    """A process of its own, stopped by a real SIGTERM: it ends with 128 + 15 and says that it can go on."""
-    script = """
-import os, signal, sys
-from scar.ppo.trainer import Trainer
-run_update = Trainer.run_update
-def acting(self, number):
-    row = run_update(self, number)
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return row
-Trainer.run_update = acting
-from scar.commands.train import train_run
-from tests.smoke_scale import composed
-train_run(composed(*sys.argv[1:]))
-"""
-    paths = (f"paths.cache={smoke.cache}", f"paths.runs={tmp_path}")
-    overrides = ("scale=smoke", "task=imdb", "device=cpu", "tracker=jsonl", *paths, *FIVE, *METHODS["sparse"])
-    done = subprocess.run([sys.executable, "-c", script, *overrides], capture_output=True, text=True, check=False)
-    assert done.returncode == 128 + signal.SIGTERM
-    assert "stopped; the same command goes on from there" in done.stdout
-    assert decided(smoke.run(*FIVE, *METHODS["sparse"], runs=tmp_path)) == decided(whole["sparse"])
 
 
 def step(learner: TorchLearner, *, skip: bool = False) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scar.config import EvaluationConfig, GenerationConfig, fingerprint
-from tests.builders import ppo_config, property_test
+from tests.builders import ppo_config
 
 
 def generation(**changes: Any) -> GenerationConfig:
@@ -171,7 +171,6 @@ def test_fingerprint_refuses_what_has_no_portable_text() -> None:
         fingerprint({"a": object()})
 
 
-@property_test
 @given(
     settings=st.dictionaries(
         st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=5), st.booleans(), st.none()), min_size=1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from scar.tracking.credit_records import CreditRecord
 from scar.tracking.records import RunRecord
 from tests.smoke_scale import CONF, SmokeScale
 from tests.test_cli import Outcome, assert_one_line_error, files_below, run_in_process
+
+pytestmark = pytest.mark.slow
 
 LABELS = ["sparse", "uniform", "abc", "scar:token", "scar:span", "scar:sentence", "prefix"]
 
@@ -55,7 +56,6 @@ def sums(record: CreditRecord) -> list[dict[str, float]]:
     return [{name: sum(m["per_token"]) for name, m in row["methods"].items()} for row in record.rows]
 
 
-@pytest.mark.slow
 def test_figure_1_is_the_default_and_is_computed_once(script: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
     record = script.record()
     [row] = record.rows
@@ -125,26 +125,6 @@ def test_samples_of_a_run_use_its_settings_and_tokens(script: Scripts, run: RunR
     assert alone.rows == record.rows[2:]  # a sample's credit does not depend on the others
 
 
-def test_what_is_typed_beats_the_run_and_the_run_beats_the_rest(script: Scripts, run: RunRecord) -> None:
-    overrides = ("source=run", f"run={run.path}", "sample=0", "methods=[scar]", "segmentations=[token]")
-    record = script.record(*overrides, "estimator=owen", "scale=smoke", "task=imdb", scale=None)
-    assert record.manifest["methods"]["scar:token"]["estimator"]["name"] == "owen"
-    for override in ("scale=local", "task=hh", "model_seed=2", "task.prompt.max_tokens=9", "models.examples=5"):
-        line = assert_one_line_error(script(*overrides, override, scale=None))
-        assert f"{override} with run={run.path}; the run decides that: leave it out" in line
-
-
-def test_a_run_of_another_reward_model_is_refused(script: Scripts, run: RunRecord, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    (copy / "manifest.json").write_text((run.path / "manifest.json").read_text())
-    changed: list[dict[str, Any]] = [sample | {"reward": sample["reward"] + 1} for sample in run.samples]
-    (copy / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in changed))
-    line = assert_one_line_error(script("source=run", f"run={copy}", "methods=[sparse]", scale=None))
-    assert "sample 0 was stored with reward" in line
-    assert files_below(script.folder / "credit") == []
-
-
 def test_samples_of_the_sft_policy_are_those_that_runs_start_from(script: Scripts, smoke: SmokeScale) -> None:
     record = script.record("source=sft", "items=12", "methods=[sparse,uniform,scar]", "segmentations=[sentence]")
     assert len(record.rows) == 12
@@ -180,17 +160,8 @@ def test_an_interrupted_record_goes_on(script: Scripts, monkeypatch: pytest.Monk
         ("source=run", "run=None with source=run; allowed: run=<folder> with source=run"),
         ("run=somewhere", "run=somewhere with source=text; allowed: run=<folder> with source=run"),
         ("response='" + " word" * 200 + "'", "tokens of the reward model, which reads"),
-        ("prompts=x", "prompts"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(script: Scripts, override: str, says: str) -> None:
     assert says in assert_one_line_error(script(override))
     assert files_below(script.folder) == []
-
-
-def test_a_sample_that_a_run_does_not_have_and_a_run_that_is_none(
-    script: Scripts, run: RunRecord, tmp_path: Path
-) -> None:
-    line = assert_one_line_error(script("source=run", f"run={run.path}", "sample=32", scale=None))
-    assert "sample=32; allowed: 0 to 31, the samples of" in line
-    assert "manifest.json cannot be read" in assert_one_line_error(script("source=run", f"run={tmp_path}", scale=None))

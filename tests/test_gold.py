@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,6 @@ from scar.commands import build
 from scar.commands.judge import gold_reward_model
 from scar.commands.models import prepare_model
 from scar.commands.train import run_folder, run_identity
-from scar.models.loading import new_reward_model, train_tokenizer
 from scar.supervised.preference import AnswerModels
 from scar.tasks.hh import REWARD_PROMPT
 from scar.tasks.imdb import hash_split
@@ -82,6 +80,7 @@ def cfg(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     )
 
 
+@pytest.mark.slow
 def test_from_config_to_scores(cfg: Any) -> None:
     with pytest.raises(FileNotFoundError, match=r"gold reward model of task=.* model=gold"):
         gold_reward_model(cfg)
@@ -145,14 +144,3 @@ def test_without_a_local_scale_the_gold_model_is_named_and_is_not_the_one_traine
             gold_reward_model(composed("scale=paper", f"models.gold.name={name}", "device=cpu"))
         assert str(caught.value).startswith(says.format("None" if name == "null" else name))
         assert "\n" not in str(caught.value)
-
-
-def test_a_named_gold_model_is_loaded(tmp_path: Path) -> None:
-    tokenizer = train_tokenizer(["a film"], vocab_size=270)
-    shape = {"layers": 1, "width": 8, "heads": 2, "context": 32, "dropout": 0.0}
-    for part in (new_reward_model(tokenizer, shape, seed=1), tokenizer):
-        part.save_pretrained(tmp_path / "judge")
-    name = json.dumps(str(tmp_path / "judge"))
-    model, loaded, described = gold_reward_model(composed("scale=paper", f"models.gold.name={name}", "device=cpu"))
-    assert described == {"name": str(tmp_path / "judge")}
-    assert (model.model.config.n_embd, model.rows_a_batch, len(loaded)) == (8, 256, len(tokenizer))

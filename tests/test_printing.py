@@ -12,7 +12,7 @@ from typing import IO
 import pytest
 
 from scar.commands import cli
-from scar.printing import ended, printing, say
+from scar.printing import ended, say
 from tests.smoke_scale import REPOSITORY
 from tests.stdouts import BROKEN, REASONS
 
@@ -53,17 +53,6 @@ def test_a_status_of_the_scripts_own_stays(breaking: Callable[[str], str]) -> No
     breaking("full")
     say("lost\n")
     assert ended(3) == 3
-
-
-def test_other_errors_are_no_matter_of_printing() -> None:
-    with pytest.raises(ValueError, match="bad"), printing():
-        raise ValueError("bad")
-
-
-def test_no_stdout_at_all_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-    say("nowhere\n")
-    assert ended(0) == 0
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -128,6 +117,7 @@ sys.exit(ended(0))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stdout", BROKEN)
 def test_displays_end_no_work(stdout: str, tmp_path: Path) -> None:
     """In a process of its own, whose last flush is Python's."""

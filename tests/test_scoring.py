@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
-from torch import Tensor
 
 from scar.config import ScoringConfig
 from scar.models.reading import as_sampled
 from scar.ppo.rollout import ResponseScoring
 from scar.types import RewardInputs, Rollout, Scores
-from tests.builders import EOS, FakeRewardModel, lexicon, make_rollout, make_scores
+from tests.builders import EOS, FakeRewardModel, lexicon, make_rollout
 
 WEIGHTS = {10: 4.0, 11: -2.0, 12: 0.5, 13: 8.0, EOS: 100.0}
 
@@ -71,49 +68,9 @@ def test_everything_is_read_once_in_one_batch() -> None:
     assert [mask for _, mask in model.rows] == scores.inputs.sequence_mask().tolist()
 
 
-def test_scores_are_float32_whatever_the_reward_model_computes_in() -> None:
-    class Half(FakeRewardModel):
-        def score(self, ids: Tensor, mask: Tensor) -> Tensor:
-            return super().score(ids, mask).to(torch.bfloat16)
-
-    scores = ResponseScoring(Half(lexicon(WEIGHTS)), Reader(reads_eos=False), ScoringConfig(False, -1.0)).score(
-        mixed_rollout()
-    )
-    assert scores.raw.dtype == scores.final.dtype == scores.credited.dtype == torch.float32
-    assert scores.final.tolist() == [2.0, -1.0, 0.0]
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_replaced_score_that_is_no_number_stays_out_of_what_is_credited(bad: float) -> None:
     scores = scored(-1.0, weights=WEIGHTS | {13: bad})
     assert scores.final.tolist() == [102.0, -1.0, 100.0]
     assert scores.credited.tolist() == [102.0, 0.0, 100.0]
     assert not torch.isfinite(scores.raw[1])
-
-
-def test_reading_nothing_but_the_prompt_is_a_score_too() -> None:
-    scoring = ResponseScoring(FakeRewardModel(lexicon({500: 7.0})), Reader(reads_eos=False), ScoringConfig(False, -1.0))
-    scores = scoring.score(make_rollout([1], finished=[True]))
-    assert scores.raw.tolist() == scores.final.tolist() == [7.0]
-
-
-@pytest.mark.parametrize(
-    ("reads_eos", "rule", "message"),
-    [
-        ("yes", None, r"task\.scoring\.reads_eos=yes; allowed: true or false"),
-        (True, "-1", r"task\.scoring\.missing_eos_score='-1'; allowed: float \| None"),
-        (True, float("inf"), r"task\.scoring\.missing_eos_score=inf; allowed: a finite number"),
-    ],
-)
-def test_impossible_settings_are_refused(reads_eos: object, rule: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ScoringConfig(reads_eos, rule)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("replaced", [[True], [False, False, True]])
-def test_scores_of_other_shapes_than_the_responses_are_refused(replaced: Sequence[bool]) -> None:
-    scores = make_scores(make_rollout([2, 2]), [1.0, 2.0])
-    with pytest.raises(ValueError, match="replaced has shape"):
-        Scores(scores.raw, scores.final, torch.tensor(replaced), scores.inputs)
-    with pytest.raises(ValueError, match="2 responses were read for 1 scores"):
-        Scores(scores.raw[:1], scores.final[:1], scores.replaced[:1], scores.inputs)

@@ -281,6 +281,7 @@ def test_every_hyperparameter_names_its_source(scale: str, task: str) -> None:
     assert silent == []
 
 
+@pytest.mark.slow
 def test_explain_script_prints_a_line_per_setting() -> None:
     command = [sys.executable, str(REPOSITORY / "experiments" / "explain.py"), "task=hh", "seed=7"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=120)

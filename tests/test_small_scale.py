@@ -76,6 +76,7 @@ def check(record: RunRecord) -> None:
     assert record.manifest["coalitions"]["backend"] == "fused"
 
 
+@pytest.mark.slow
 def test_imdb_on_the_package(train: Train) -> None:
     record = train("imdb", "task.prompt.max_tokens=8")
     check(record)
@@ -91,6 +92,7 @@ def test_tldr_on_the_package_constructs_its_preferences(train: Train) -> None:
     assert record.manifest["models"]["reward"]["report"]["preferences"] == "constructed"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("datasets_cache")
 def test_tldr_on_posts_by_path_learns_their_judgements(train: Train, tmp_path: Path) -> None:
     rows = [reddit_row(i, ("reference", "response_openai_1b3")[i % 2]) for i in range(120)]
@@ -102,6 +104,7 @@ def test_tldr_on_posts_by_path_learns_their_judgements(train: Train, tmp_path: P
     assert record.samples[0]["prompt"].startswith("SUBREDDIT: r/cats")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("datasets_cache")
 def test_hh_on_comparisons_by_path_learns_what_people_chose(train: Train, tmp_path: Path) -> None:
     talk = "\n\nHuman: Ask {0}?\n\nAssistant: {1} {0}."
@@ -114,6 +117,7 @@ def test_hh_on_comparisons_by_path_learns_what_people_chose(train: Train, tmp_pa
     assert "score_offset" not in report
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("datasets_cache")
 def test_imdb_by_path_is_tested_on_the_official_reviews(train: Train, tmp_path: Path) -> None:
     review = "Test review number {}. " + "It is a winding story of people who meet, quarrel, and part again. " * 4

@@ -6,20 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
-from experiments.studies.agreement.cases import Words, case_rows, given_texts, rows_of, source_examples
+from experiments.studies.agreement.cases import Words, case_rows
 from experiments.studies.agreement.measures import (
     additive_r2,
     blank_changes,
     compare,
-    correlation,
-    gae_sums,
-    lag1,
-    last_quarter,
     measure,
-    ranks,
-    suffix_effects,
 )
 from experiments.studies.agreement.roles import contrast, negation, repetition
 from experiments.studies.agreement.splits import (
@@ -36,7 +29,7 @@ from experiments.studies.agreement.splits import (
 from scar.segmentation.hierarchies import balanced_hierarchy
 from scar.segmentation.units import token_units
 from scar.types import Units
-from tests.builders import FakeRewardModel, hand_units, lexicon, make_scores, rollout_of
+from tests.builders import FakeRewardModel, hand_units, lexicon, rollout_of
 
 NOT, GOOD, DULL, THE, PROMPT = 10, 11, 12, 13, 500
 WEIGHTS = {NOT: 1.0, GOOD: 2.0, DULL: -4.0, THE: 0.5, PROMPT: 3.0}
@@ -107,13 +100,6 @@ def test_one_blank_behind_a_prefix_takes_away_what_the_last_token_does_to_the_re
     np.testing.assert_allclose(prefix(texts).per_token, [[1 - 20, 2 + 10, -4 - 60, 0.5 + 45, 0]])
 
 
-def test_units_of_several_tokens_sum_what_their_tokens_get() -> None:
-    texts = texts_of(lexicon(WEIGHTS), FOUR)
-    spans = hand_units([[1, 3]], 5, [balanced_hierarchy(2)])
-    np.testing.assert_allclose(prefix(texts).of_units(spans), [[2.5, 0.0]], atol=1e-6)  # 1 and -1.5, each with 3/2
-    np.testing.assert_allclose(exact_reference(texts.game(spans)).values[0], [2.5, 0.0], atol=1e-6)
-
-
 def test_the_sampled_reference_is_exact_where_permutations_do_not_matter() -> None:
     texts = texts_of(lexicon(WEIGHTS), FOUR, [GOOD])
     reference = sampled_reference(texts.game(single(texts)), 32)
@@ -129,15 +115,6 @@ def test_an_additive_game_is_explained_and_a_product_is_not() -> None:
     plain = texts_of(lexicon(WEIGHTS), FOUR)
     assert additive_r2(plain.game(single(plain)), exact=True) == pytest.approx([1])
     assert additive_r2(plain.game(single(plain)), exact=False) == pytest.approx([1])
-
-
-def test_what_follows_changes_what_a_token_adds_only_where_there_are_interactions() -> None:
-    plain = texts_of(lexicon(WEIGHTS), FOUR)
-    assert suffix_effects(plain, single(plain)) == pytest.approx((0, 0, 0), abs=1e-9)
-    # Alone "good" adds 1, with "not" behind it -1: a change of 2, and of the sign.
-    turned = texts_of(negated, [GOOD, NOT])
-    whole, _, flips = suffix_effects(turned, single(turned))
-    assert (whole, flips) == (2, 1)
 
 
 def test_one_blank_more_counts_where_the_score_counts_tokens() -> None:
@@ -162,17 +139,6 @@ def test_all_methods_are_measured_and_scar_is_exact_in_an_additive_game() -> Non
     assert [game.additive_r2 for game in games] == pytest.approx([1, 1])
     assert games[1].prefix_to_game == pytest.approx(1)
     assert games[1].blank_effect == pytest.approx(0)
-
-
-def test_small_measures_by_hand() -> None:
-    assert correlation(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])) == pytest.approx(1)
-    assert correlation(np.ones(3), np.arange(3.0)) == 0
-    assert ranks(np.array([3.0, 1.0, 3.0])).tolist() == [2.5, 1, 2.5]
-    assert lag1(np.array([1.0, -1.0, 1.0, -1.0])) == pytest.approx(-1)
-    # Eight tokens in two units: the last two tokens hold half of the second unit's 2 of 1 + 2.
-    assert last_quarter(np.array([1.0, -2.0]), np.array([0, 0, 0, 0, 1, 1, 1, 1, -1])) == pytest.approx(1 / 3)
-    # Mean 2: -1 and 1; the first sum is -1 + 0.95.
-    assert gae_sums(np.array([1.0, 3.0])) == pytest.approx([-0.05, 1])
 
 
 def test_roles() -> None:
@@ -205,33 +171,3 @@ def test_a_role_is_compared_with_words_of_like_place_and_size() -> None:
     assert bad.nearest_others == 0  # five of the six other words of size 1, all agreed upon; not "stuff here"
     assert (bad.excess, bad.same_sign, bad.overstated) == (2, 0, -2)
     assert rows["negator"].overstated == -1
-
-
-def test_the_example_is_the_text_with_the_largest_disagreement() -> None:
-    texts = [
-        words("not bad", [0.0, 0.0], [0.1, 0.1]),
-        words("not great", [0.0, 0.0], [0.5, 0.1]),
-        words("not great " + "very " * 20, [0.0] * 22, [9.0] * 22),  # too long to read
-    ]
-    rows = list(source_examples("here", texts))
-    assert [row.word for row in rows] == ["[so]", "not", "great"]
-    assert [row.role for row in rows] == ["prompt; score +1.00", "negator", "negated word"]
-    assert [row.shapley for row in rows] == [None, 0.5, 0.1]
-
-
-def test_given_texts_become_prompts_and_responses() -> None:
-    class Tokenizer:
-        pad_token_id = 1
-
-        def decode(self, ids: list[int]) -> str:
-            return " ".join(map(str, ids))
-
-    encoded = [list(range(20, 31)), list(range(40, 52)), list(range(60, 75)), list(range(100, 140))]
-    rollout = given_texts(encoded, Tokenizer(), prompt_tokens=4, most_tokens=20)  # 11 are too few, 40 too many
-    assert rollout.prompts.prompt_ids.tolist() == [[40, 41, 42, 43], [60, 61, 62, 63]]
-    assert rollout.response_ids[0].tolist() == [*range(44, 52), 1, 1, 1]
-    assert rollout.response_mask.sum(1).tolist() == [8, 11]
-    second = rows_of(rollout, [1])
-    assert second.prompts.texts == ["60 61 62 63"]
-    assert torch.equal(second.response_ids, rollout.response_ids[1:])
-    assert len(make_scores(second, [0.5]).raw) == 1

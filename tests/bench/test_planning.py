@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiments.benchmarks.planning import Processor, compare, measure, shapes
+from experiments.benchmarks.planning import Processor, compare, measure
 from experiments.benchmarks.update import as_dicts, markdown
 from scar.planning.models import reward_shape
 from scar.planning.tracing import Cost
 from tests.planning.tiny import GPT2, models
 
 
+@pytest.mark.slow
 def test_a_row_for_each_stage_with_true_ratios() -> None:
     rows = compare("tiny", reward_shape(models(GPT2 | {"n_positions": 256}, GPT2 | {"n_positions": 256})))
     assert [row.stage for row in rows] == ["generate", "logprobs", "score", "credit", "update"]
@@ -40,9 +41,3 @@ def test_a_processor_starts_operations_one_after_the_other() -> None:
     processor = Processor("", 0, 0, 10, memory_rate=5, host_rate=1, start_seconds=2, cache_rate=4)
     assert processor.seconds(Cost(wide_flops=100, product_bytes=10, other_bytes=8, operations=3)) == 10 + 2 + 6
     assert processor.seconds(Cost(wide_flops=1, product_bytes=10)) == 2
-
-
-def test_the_architectures() -> None:
-    assert set(shapes(quick=True)) < set(shapes(quick=False))
-    kinds = {shape.model_type for shape in shapes(quick=False).values()}
-    assert kinds == {"gpt2", "gpt_neox", "llama"}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import random
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from scar.coalitions import architectures
 from scar.coalitions.backends import CachedScorer, PlainScorer, ScorerReport, make_scorer
@@ -92,33 +90,6 @@ def test_the_probe_fits_a_model_of_few_positions(room: int) -> None:
     check_choice(make(SequenceRewardModel(model, space_id=tiny.SPACE)), "fused")
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_the_report_names_backend_type_difference_and_memory(name: str) -> None:
-    report = make(tiny.shared_reward_model(), backend=name, memory_mib=3)[1]
-    assert 0 <= report.largest_difference < 1e-5
-    assert report.as_dict() == {
-        "backend": name,
-        "dtype": "float32",
-        "largest_difference": report.largest_difference,
-        "memory_mib": 3,
-    }
-
-
-def test_memory_is_counted_in_mib(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    for kind in (FusedScorer, CachedScorer):
-        start = kind.__init__
-
-        def spy(scorer: Any, *given: Any, start: Any = start, memory_bytes: int, **options: Any) -> None:
-            asked.append(memory_bytes)
-            start(scorer, *given, memory_bytes=memory_bytes, **options)
-
-        monkeypatch.setattr(kind, "__init__", spy)
-    for name in ("fused", "generic"):
-        make(tiny.shared_reward_model(), backend=name, memory_mib=5)
-    assert asked == [5 * 1024 * 1024] * 2
-
-
 # A wrong scorer is found out.
 
 
@@ -143,16 +114,6 @@ def test_a_wrong_fused_pass_is_told_and_the_generic_scorer_used(
     assert told.startswith("coalitions.backend=fused differs by 0.")
     assert "gpt2" in told
     check_scores(made[0].score(mixed_batch()), tiny.whole_sequences(reward, mixed_batch()))
-
-
-def test_a_wrong_cached_pass_is_told_and_the_plain_scorer_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    break_cached(monkeypatch)
-    made = make(tiny.shared_reward_model("opt"))
-    check_choice(made, "plain")
-    assert [told.split(" differs by ")[0] for told in warnings_of(caplog)] == ["coalitions.backend=generic"]
-    assert made[1].largest_difference < 1e-5
 
 
 @pytest.mark.parametrize("backend", ["auto", "fused"])
@@ -203,35 +164,6 @@ def test_a_bidirectional_transformer_gets_whole_sequences(
     check_scores(made[0].score(mixed_batch()), expected, tolerance=TOLERANCES[dtype])
 
 
-class BagOfTokens(nn.Module):
-    """A base model without a cache in which every token sees all others: mean embedding beside its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(tiny.VOCABULARY, 8)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, use_cache: bool) -> Any:
-        own = self.embedding(input_ids) * attention_mask[..., None]
-        return SimpleNamespace(last_hidden_state=own + own.sum(1, keepdim=True) / attention_mask.sum(1)[:, None, None])
-
-
-class BagClassifier(nn.Module):
-    """With the attributes that a Hugging Face sequence classifier has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.base_model, self.score = BagOfTokens(), nn.Linear(8, 1, bias=False)
-        self.config = SimpleNamespace(num_labels=1, model_type="bag", vocab_size=tiny.VOCABULARY)
-
-
-def test_a_model_without_a_cache_gets_whole_sequences() -> None:
-    torch.manual_seed(0)
-    reward = SequenceRewardModel(BagClassifier(), space_id=tiny.SPACE)
-    made = make(reward)
-    check_choice(made, "plain")
-    check_scores(made[0].score(mixed_batch()), tiny.whole_sequences(reward, mixed_batch()), spread=0.02)
-
-
 # Narrower weights.
 
 
@@ -259,18 +191,6 @@ def test_bfloat16_leaves_the_reward_model_as_it_was(name: str, architecture: str
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_only_the_trunk_is_narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[SequenceRewardModel] = []
-    read = SequenceRewardModel.read
-    monkeypatch.setattr(SequenceRewardModel, "read", lambda model, hidden: used.append(model) or read(model, hidden))
-    reward = tiny.reward_model()
-    make(reward, dtype="bfloat16")[0].score(mixed_batch())
-    narrow = used[-1]
-    assert narrow is not reward
-    assert narrow.model.score.weight.dtype == torch.float32
-    assert {parameter.dtype for parameter in narrow.model.base_model.parameters()} == {torch.bfloat16}
-
-
 @pytest.mark.parametrize("architecture", ["gpt_neox", "llama"])
 def test_rotary_frequencies_are_not_rounded(architecture: str) -> None:
     """In bfloat16 they would turn far tokens by wrong angles, which a probe of few tokens does not show."""
@@ -280,11 +200,6 @@ def test_rotary_frequencies_are_not_rounded(architecture: str) -> None:
     frequencies = scorer._trunk.model.rotary_emb.inv_freq
     assert torch.equal(frequencies, reward.model.base_model.rotary_emb.inv_freq)
     assert frequencies.dtype == torch.float32
-
-
-def test_a_wrong_fused_pass_is_found_out_in_bfloat16_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    break_fused(monkeypatch)
-    check_choice(make(tiny.shared_reward_model(), dtype="bfloat16"), "generic")
 
 
 # Wrong settings.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scar.coalitions import fused
@@ -17,7 +17,6 @@ from scar.coalitions.fused import FusedScorer
 from scar.coalitions.trie import Trie
 from scar.interfaces import CoalitionScorer
 from scar.types import CoalitionRows
-from tests.builders import property_test
 from tests.coalitions import tiny_scorers as tiny
 from tests.coalitions.tiny_scorers import SCORERS, SPACE, VARIANTS, VOCABULARY, blanked, check_scores, mixed_batch
 
@@ -42,16 +41,25 @@ BATCHES: dict[str, list[CoalitionRows]] = {
 }
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
-@pytest.mark.parametrize("labels", [1, 2])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "labels", "scorer"),
+    [
+        *((variant, 1 + number % 2, "fused") for number, variant in enumerate(VARIANTS)),
+        *(
+            (variant, labels, scorer)
+            for variant, labels in (("gpt2", 2), ("llama", 1))
+            for scorer in ("generic", "plain")
+        ),
+    ],
+)
 def test_scores_equal_those_of_whole_sequences(variant: str, labels: int, scorer: str) -> None:
     reward, batch = tiny.shared_reward_model(variant, labels), mixed_batch()
     check_scores(SCORERS[scorer](reward).score(batch), tiny.whole_sequences(reward, batch))
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "scorer"), [*((one, "fused") for one in ARCHITECTURES), ("gpt2", "generic"), ("gpt2", "plain")]
+)
 @pytest.mark.parametrize("name", BATCHES)
 def test_every_shape_of_batch_is_scored(name: str, architecture: str, scorer: str) -> None:
     reward, batch = tiny.shared_reward_model(architecture), BATCHES[name]
@@ -71,7 +79,6 @@ def rows_behind(prompt_length: int, rows: list[list[int]], seed: int) -> Coaliti
     return CoalitionRows(prompt, ids, np.array([len(row) for row in rows]))
 
 
-@settings(property_test, max_examples=40)
 @given(st.lists(st.builds(rows_behind, prompts, texts, st.integers(0, 3)), min_size=1, max_size=5))
 def test_any_rows_behind_any_prompts_are_scored_as_whole_sequences(batch: list[CoalitionRows]) -> None:
     reward = tiny.shared_reward_model("gpt2")
@@ -97,19 +104,6 @@ def test_the_order_of_prompts_changes_nothing(scorer: str) -> None:
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
-def test_the_order_of_rows_changes_nothing(scorer: str) -> None:
-    batch, rng = mixed_batch(), np.random.default_rng(0)
-    orders = [rng.permutation(len(rows.ids)) for rows in batch]
-    shuffled = [
-        CoalitionRows(rows.prompt_ids, rows.ids[order], rows.lengths[order])
-        for rows, order in zip(batch, orders, strict=True)
-    ]
-    score = SCORERS[scorer](tiny.shared_reward_model()).score
-    for expected, found, order in zip(score(batch), score(shuffled), orders, strict=True):
-        np.testing.assert_allclose(found, expected[order], rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("scorer", SCORERS)
 @pytest.mark.parametrize("prompt_length", [SHORT, LONG])
 def test_equal_rows_get_equal_scores(prompt_length: int, scorer: str) -> None:
     rows = blanked(prompt_length, [8, 8, 5])
@@ -118,22 +112,6 @@ def test_equal_rows_get_equal_scores(prompt_length: int, scorer: str) -> None:
     expected = tiny.whole_sequences(tiny.shared_reward_model(), [rows])[0]
     found = SCORERS[scorer](tiny.shared_reward_model()).score(batch)
     np.testing.assert_allclose(np.concatenate(found), np.tile(expected, 7), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("scorer", SCORERS)
-@pytest.mark.parametrize("behind", [-1, 0, 19])
-def test_what_stands_behind_the_end_of_a_row_does_not_matter(behind: int, scorer: str) -> None:
-    score = SCORERS[scorer](tiny.shared_reward_model()).score
-    other = [
-        CoalitionRows(
-            rows.prompt_ids,
-            np.where(np.arange(rows.ids.shape[1]) < rows.lengths[:, None], rows.ids, behind),
-            rows.lengths,
-        )
-        for rows in mixed_batch()
-    ]
-    for found, expected in zip(score(other), score(mixed_batch()), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
@@ -198,12 +176,11 @@ def many_rows(prompt_lengths: Sequence[int]) -> list[CoalitionRows]:
 MEMORY_CASES = [([SHORT] * 5, 320 * 2**10), ([LONG] * 5, 320 * 2**10), ([SHORT, 30, LONG, 45, 3], 480 * 2**10)]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("prompt_lengths", "memory"), MEMORY_CASES)
 def test_little_memory_makes_more_passes_and_the_same_scores(
-    prompt_lengths: list[int], memory: int, architecture: str, monkeypatch: pytest.MonkeyPatch
+    prompt_lengths: list[int], memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reward, batch, passes = tiny.shared_reward_model(architecture), many_rows(prompt_lengths), Passes(monkeypatch)
+    reward, batch, passes = tiny.shared_reward_model(), many_rows(prompt_lengths), Passes(monkeypatch)
     tiny.fused(reward).score(batch)
     few = len(passes.tries)
     found = tiny.fused(reward, memory_bytes=memory).score(batch)
@@ -231,18 +208,6 @@ def test_a_cpu_pass_is_bounded_however_much_memory_there_is(monkeypatch: pytest.
     check_scores(tiny.fused(reward, memory_bytes=2**40).score(batch), tiny.whole_sequences(reward, batch))
     assert len(passes.tries) > 1
     assert fused.SLACK * max(map(activation_bytes, passes.tries)) <= 2**18
-
-
-@pytest.mark.parametrize("memory", [2**18, 2**20])
-def test_keys_and_values_of_long_prompts_take_at_most_a_quarter_of_the_memory(
-    memory: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passes = Passes(monkeypatch)
-    tiny.fused(tiny.shared_reward_model(), memory_bytes=memory).score(many_rows([33, 45, 34, 33, 45, 36, 44]))
-    assert sorted(n for group in passes.prefills for n in group) == [33, 33, 34, 36, 44, 45, 45]
-    held = [2 * 2 * 4 * 32 * max(group) * len(group) for group in passes.prefills]  # 2 layers, keys and values
-    assert max(held) <= memory / 4
-    assert len(held) > 1 or memory > 2**18
 
 
 @pytest.mark.parametrize("prompt_length", [SHORT, LONG])

@@ -25,7 +25,6 @@ from scar.coalitions.trie import (
 from scar.credit.plans import owen_plan
 from scar.segmentation.hierarchies import balanced_hierarchy
 from scar.types import CoalitionRows
-from tests.builders import property_test
 
 BEHIND = 77
 """Stands in `ids` behind the ends of rows; must never be seen."""
@@ -93,7 +92,6 @@ def walk_up(trie: Trie, row: int) -> tuple[list[int], list[int]]:
     return tokens, places
 
 
-@property_test
 @given(cases)
 @example(NO_COLUMN)
 @example(ONE_COLUMN)
@@ -110,7 +108,6 @@ def test_walking_up_from_the_read_token_gives_prompt_and_row_when_prompts_are_th
         assert places == list(range(len(tokens)))
 
 
-@property_test
 @given(cases)
 @example(NO_COLUMN)
 @example(ONE_COLUMN)
@@ -129,7 +126,6 @@ def test_walking_up_gives_the_row_behind_its_prompt_when_prompts_are_apart(case:
         assert places == list(range(before, before + len(text)))
 
 
-@property_test
 @given(cases, st.booleans())
 def test_a_row_is_read_at_the_last_token_of_its_prompt_or_of_itself(case: Case, with_prompts: bool) -> None:
     rows, cuts, trie = make(case, with_prompts=with_prompts)
@@ -144,7 +140,6 @@ def test_a_row_is_read_at_the_last_token_of_its_prompt_or_of_itself(case: Case, 
             assert trie.read_offset[row] == len(text) - 1 - start
 
 
-@property_test
 @given(cases, st.booleans())
 def test_nodes_are_the_distinct_prefixes_at_each_cut(case: Case, with_prompts: bool) -> None:
     rows, cuts, trie = make(case, with_prompts=with_prompts)
@@ -159,7 +154,6 @@ def test_nodes_are_the_distinct_prefixes_at_each_cut(case: Case, with_prompts: b
     assert found == [count for count in wanted if count]
 
 
-@property_test
 @given(cases, st.booleans())
 def test_padding_holds_neither_what_stands_behind_an_end_nor_a_position_that_no_text_has(
     case: Case, with_prompts: bool
@@ -176,7 +170,6 @@ def test_padding_holds_neither_what_stands_behind_an_end_nor_a_position_that_no_
         assert (np.diff(stage.owner) >= 0).all()
 
 
-@property_test
 @given(cases)
 def test_new_tokens_count_the_tokens_of_a_built_trie(case: Case) -> None:
     rows, cuts, trie = make(case, with_prompts=False)
@@ -186,7 +179,6 @@ def test_new_tokens_count_the_tokens_of_a_built_trie(case: Case) -> None:
     assert counted == sum(stage.tokens.size for stage in trie.stages)
 
 
-@property_test
 @given(batches)
 def test_rows_are_sorted_by_prompt_and_then_as_python_sorts_them(batch: list[CoalitionRows]) -> None:
     given_rows = [
@@ -211,7 +203,6 @@ def first_difference(above: Sequence[int], row: Sequence[int], width: int) -> in
     return width
 
 
-@property_test
 @given(batches)
 def test_first_difference_is_the_first_column_that_differs_from_the_row_above(batch: list[CoalitionRows]) -> None:
     rows = sort_rows(batch)
@@ -223,7 +214,6 @@ def test_first_difference_is_the_first_column_that_differs_from_the_row_above(ba
     assert rows.first_difference[0] == 0
 
 
-@property_test
 @given(
     st.integers(0, 4).flatmap(
         lambda width: st.lists(
@@ -246,7 +236,6 @@ def test_padding_hides_what_stands_behind_the_end() -> None:
 
 
 @given(st.integers(0, 90), st.integers(1, 12))
-@property_test
 def test_cuts_cover_all_columns_once_in_about_equal_ranges(width: int, stages: int) -> None:
     cuts = cut_columns(width, stages)
     assert [column for start, end in cuts for column in range(start, end)] == list(range(width))
@@ -258,7 +247,6 @@ def test_cuts_cover_all_columns_once_in_about_equal_ranges(width: int, stages: i
 costs_and_more = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30)
 
 
-@property_test
 @given(costs_and_more, st.integers(0, 25))
 def test_chunks_cover_all_rows_in_order_within_the_limit_and_as_few_as_possible(
     both: list[tuple[int, int]], over: int

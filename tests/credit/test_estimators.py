@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,11 +18,9 @@ from tests.builders import (
     brute_force_shapley,
     chain,
     closed_form_owen,
-    property_test,
     random_game,
     random_hierarchy,
     solve,
-    worths,
 )
 
 ESTIMATORS: dict[str, Any] = {
@@ -36,7 +31,6 @@ ESTIMATORS: dict[str, Any] = {
     "sequential": SequentialEstimator(),
     "shap": ShapEstimator(max_evals=1024, batch_size=10),
 }
-NOT_COARSE = [name for name in ESTIMATORS if name != "owen in 20 coalitions"]
 NO_TREE = balanced_hierarchy(1)
 
 
@@ -51,7 +45,6 @@ def estimate(estimator: Any, games: TableGames, *, seed: int = 0) -> list[Any]:
 # What every estimator promises.
 
 
-@property_test
 @given(counts=st.lists(st.integers(2, 8), min_size=1, max_size=3), seed=st.integers(0, 10_000))
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_values_sum_to_what_the_units_add_to_the_empty_coalition(name: str, counts: list[int], seed: int) -> None:
@@ -66,7 +59,6 @@ def test_values_sum_to_what_the_units_add_to_the_empty_coalition(name: str, coun
         assert (one.empty_share >= 0).all()
 
 
-@property_test
 @given(count=st.integers(2, 8), seed=st.integers(0, 10_000))
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_share_of_v_empty_is_what_the_values_would_be_if_it_were_zero(name: str, count: int, seed: int) -> None:
@@ -75,40 +67,6 @@ def test_share_of_v_empty_is_what_the_values_would_be_if_it_were_zero(name: str,
     measured = estimate(ESTIMATORS[name], TableGames([game], [tree]))[0]
     zeroed = estimate(ESTIMATORS[name], TableGames([lambda units: game(units) if units else 0.0], [tree]))[0]
     np.testing.assert_allclose(measured.values + measured.empty * measured.empty_share, zeroed.values, atol=1e-9)
-
-
-@property_test
-@given(count=st.integers(2, 8), seed=st.integers(0, 10_000))
-@pytest.mark.parametrize("name", NOT_COARSE)
-def test_an_additive_game_gives_each_unit_its_own_worth(name: str, count: int, seed: int) -> None:
-    rng = rng_of(seed)
-    worth = rng.normal(size=count)
-    game = TableGames([lambda units: 7 + sum(float(worth[i]) for i in units)], [random_hierarchy(count, rng)])
-    np.testing.assert_allclose(estimate(ESTIMATORS[name], game)[0].values, worth, atol=1e-9)
-
-
-@property_test
-@given(count=st.integers(2, 7), seed=st.integers(0, 10_000))
-@pytest.mark.parametrize("name", NOT_COARSE)
-def test_a_null_player_gets_nothing(name: str, count: int, seed: int) -> None:
-    rng = rng_of(seed)
-    base, null = random_game(count, rng), int(rng.integers(count))
-    game = TableGames([lambda units: base(units - {null})], [random_hierarchy(count, rng)])
-    assert estimate(ESTIMATORS[name], game)[0].values[null] == pytest.approx(0, abs=1e-9)
-
-
-@property_test
-@given(count=st.integers(2, 6), seed=st.integers(0, 10_000), factor=st.floats(-3, 3))
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_values_are_linear_in_the_game(name: str, count: int, seed: int, factor: float) -> None:
-    rng = rng_of(seed)
-    first, second, tree = random_game(count, rng), random_game(count, rng), random_hierarchy(count, rng)
-
-    def values(game: Callable[[frozenset[int]], float]) -> np.ndarray:
-        return estimate(ESTIMATORS[name], TableGames([game], [tree]))[0].values
-
-    mixed = values(lambda units: first(units) + factor * second(units))
-    np.testing.assert_allclose(mixed, values(first) + factor * values(second), atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -150,21 +108,6 @@ def test_neighbours_in_the_batch_change_nothing(name: str) -> None:
         alone = estimate(ESTIMATORS[name], TableGames([table], [tree]))[0]
         np.testing.assert_array_equal(one.values, alone.values)
         assert (one.empty, one.queries, one.hierarchy) == (alone.empty, alone.queries, alone.hierarchy)
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_no_estimator_touches_a_global_random_stream(name: str) -> None:
-    game, tree = random_game(7, rng_of()), balanced_hierarchy(7)
-    values = []
-    for global_seed in (1, 2):
-        np.random.seed(global_seed)
-        random.seed(global_seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(global_seed)
-            before = repr(np.random.get_state()), random.getstate(), torch.get_rng_state().tolist()
-            values.append(estimate(ESTIMATORS[name], TableGames([game], [tree]))[0].values)
-            assert (repr(np.random.get_state()), random.getstate(), torch.get_rng_state().tolist()) == before
-    np.testing.assert_array_equal(*values)
 
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "permutation"])
@@ -231,18 +174,6 @@ def test_owen_estimator_is_not_exact_where_the_tree_is_cheaper_or_only_the_tree_
 # Owen: over the budget.
 
 
-def test_owen_estimator_rebalances_a_chain_over_budget_and_says_so() -> None:
-    estimator = OwenEstimator(max_coalitions=63)
-    plan, hierarchy = estimator.plan(6, chain(6), rng_of())
-    balanced = owen_plan(balanced_hierarchy(6))
-    assert hierarchy == "rebalanced"
-    assert np.array_equal(plan.coalitions, balanced.coalitions)
-    assert np.array_equal(plan.weights, balanced.weights)
-    # The word belongs to the request, not to the cached plan.
-    assert estimator.plan(6, balanced_hierarchy(6), rng_of())[1] == "given"
-    assert estimator.plan(6, chain(6), rng_of())[1] == "rebalanced"
-
-
 @pytest.mark.parametrize(
     ("budget", "became", "queries"),
     [
@@ -281,7 +212,6 @@ def test_owen_estimator_coarsens_the_given_tree_and_not_the_balanced_one() -> No
     assert asked == {(), (0,), (1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 5)}
 
 
-@property_test
 @given(count=st.integers(2, 10), budget=st.integers(4, 600), seed=st.integers(0, 10_000))
 def test_owen_estimator_stays_within_any_budget_and_says_what_it_did(count: int, budget: int, seed: int) -> None:
     tree = random_hierarchy(count, rng_of(seed))
@@ -296,7 +226,6 @@ def test_owen_estimator_stays_within_any_budget_and_says_what_it_did(count: int,
     np.testing.assert_allclose(plan.weights.sum(0), wanted, atol=1e-12)
 
 
-@property_test
 @given(count=st.integers(5, 9), seed=st.integers(0, 10_000))
 def test_owen_values_are_the_closed_form_of_the_tree_that_was_used(count: int, seed: int) -> None:
     rng = rng_of(seed)
@@ -325,22 +254,6 @@ def test_a_hierarchy_that_is_no_tree_is_an_error() -> None:
 # Permutation sampling.
 
 
-@pytest.mark.parametrize("permutations", [-2, 0, 1, 3, 2.0, None])
-def test_permutation_estimator_wants_pairs(permutations: Any) -> None:
-    with pytest.raises(ValueError, match=rf"estimator.permutations={permutations}; allowed: an even number"):
-        PermutationEstimator(permutations=permutations)
-
-
-def test_permutation_estimator_of_two_units_is_exact_and_draws_nothing() -> None:
-    generator = rng_of()
-    before = generator.bit_generator.state
-    plan, hierarchy = PermutationEstimator(permutations=2).plan(2, balanced_hierarchy(2), generator)
-    assert generator.bit_generator.state == before
-    assert hierarchy == "given"
-    game = random_game(2, rng_of(1))
-    np.testing.assert_allclose(solve(plan, game), brute_force_shapley(2, game), atol=1e-12)
-
-
 def test_the_same_generator_gives_the_same_plan() -> None:
     estimator, tree = PermutationEstimator(permutations=4), balanced_hierarchy(6)
     plans = [estimator.plan(6, tree, rng_of(seed))[0] for seed in (3, 3, 4)]
@@ -354,27 +267,3 @@ def test_every_response_gets_orders_of_its_own() -> None:
     first, second = estimate(PermutationEstimator(permutations=2), games, seed=3)
     assert not np.allclose(first.values, second.values, atol=1e-3)
     assert {row.tobytes() for row in games.asked[0]} != {row.tobytes() for row in games.asked[1]}
-
-
-def test_permutation_estimates_are_unbiased_within_their_standard_error() -> None:
-    game, generator = random_game(6, rng_of(4)), rng_of(5)
-    games = TableGames([game] * 1500, [balanced_hierarchy(6)] * 1500)
-    draws = np.array([one.values for one in PermutationEstimator(permutations=2).estimate(games, generator)])
-    error = draws.std(0, ddof=1) / np.sqrt(len(draws))
-    assert (np.abs(draws.mean(0) - brute_force_shapley(6, game)) < 5 * error).all()
-    assert (error < 0.04).all()  # the values are of order one
-
-
-def test_share_of_v_empty_of_sampled_orders_goes_to_first_arrivals() -> None:
-    # Of an order and its reverse two units arrive first once each.
-    one = estimate(PermutationEstimator(permutations=2), TableGames([random_game(6, rng_of())], [chain(6)]))[0]
-    assert sorted(one.empty_share.tolist()) == [0, 0, 0, 0, 0.5, 0.5]
-    assert one.queries == 2 * 5 + 1
-
-
-def test_evaluated_values_stand_in_the_order_of_the_plan() -> None:
-    # A game that is no function of the size alone, so that a shifted row would show.
-    game, tree = random_game(6, rng_of(9)), balanced_hierarchy(6)
-    plan = owen_plan(tree)
-    one = estimate(ESTIMATORS["owen"], TableGames([game], [tree]))[0]
-    np.testing.assert_allclose(one.values, plan.weights @ worths(game, plan.coalitions), atol=1e-12)

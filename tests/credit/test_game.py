@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scar.credit.estimators import ExactEstimator
 from scar.credit.game import TextGame
-from scar.credit.plans import exact_plan, owen_plan, permutation_plan
+from scar.credit.plans import exact_plan
 from scar.segmentation.hierarchies import balanced_hierarchy
 from scar.segmentation.units import token_units
 from scar.types import CoalitionRows, Rollout, Scores, Units
@@ -24,7 +21,6 @@ from tests.builders import (
     lexicon,
     make_rollout,
     make_scores,
-    property_test,
     rollout_of,
     texts_of,
     uneven,
@@ -82,14 +78,6 @@ def test_delete_fill_closes_up_by_hand() -> None:
     assert SPACE not in rows.ids
 
 
-def test_delete_fill_keeps_the_order_of_what_stays() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = rollout_of([[19, 13, 17, 11]], [False])
-    play(model, rollout, make_scores(rollout, [1.0]), fill="delete")
-    smaller = [list(kept) for size in range(4) for kept in itertools.combinations([19, 13, 17, 11], size)]
-    assert bodies(model) == sorted(smaller)
-
-
 def test_delete_fill_keeps_the_order_of_many_tokens() -> None:
     model = FakeRewardModel(lambda ids: float(ids == sorted(ids)))  # prompt first, then rising ids
     rollout = rollout_of([list(range(10, 110))], [False], prompts=[[3]])
@@ -97,33 +85,6 @@ def test_delete_fill_keeps_the_order_of_many_tokens() -> None:
     game = TextGame(model.scorer, fill="delete").batch(make_scores(rollout, [0.0]), units_of(rollout))
     assert game.evaluate([masks])[0].tolist() == [1.0] * 20  # type: ignore[union-attr]
     assert sorted(map(len, model.scorer.rows)) == sorted((1 + masks.sum(1)).tolist())
-
-
-@pytest.mark.parametrize("fill", ["space", "delete"])
-@pytest.mark.parametrize("reads_eos", [True, False])
-def test_prompt_and_eos_are_in_every_row(fill: str, reads_eos: bool) -> None:
-    model = FakeRewardModel(uneven)
-    rollout = make_rollout([5, 3, 4], finished=[True, True, False], prompt_lengths=[3, 1, 2])
-    play(model, rollout, model.score_rollout(rollout, reads_eos=reads_eos), fill=fill)
-    prompts = {tuple(range(500, 503)): 2**4 - 1, (503,): 2**2 - 1, (504, 505): 2**4 - 1}
-    found = dict.fromkeys(prompts, 0)
-    for ids in model.scorer.rows:
-        prompt = tuple(token for token in ids if token >= 500)
-        found[prompt] += 1
-        assert tuple(ids[: len(prompt)]) == prompt
-        ends_with_eos = reads_eos and prompt != (504, 505)
-        assert ids.count(EOS) == int(ends_with_eos)
-        assert (ids[-1] == EOS) == ends_with_eos
-    assert found == prompts
-
-
-def test_with_delete_and_no_eos_the_empty_coalition_is_the_prompt_alone() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = rollout_of([[10, 11]], [True], prompts=[[500, 501]])
-    v = play(model, rollout, make_scores(rollout, [1.0]), fill="delete")[0]
-    assert [500, 501] in model.scorer.rows
-    assert v is not None
-    assert v[0] == uneven([500, 501])
 
 
 def test_a_unit_of_several_tokens_comes_and_goes_as_one() -> None:
@@ -150,16 +111,6 @@ def test_a_token_of_no_unit_is_always_present() -> None:
 
 
 @pytest.mark.parametrize("fill", ["space", "delete"])
-def test_the_grand_coalition_is_the_score_and_is_never_asked(fill: str) -> None:
-    model = FakeRewardModel(uneven)
-    rollout = make_rollout([4, 3], finished=[True, False])
-    scores = make_scores(rollout, [123.5, -321.5])  # not what the model would say
-    values = play(model, rollout, scores, fill=fill)
-    assert [float(v[1]) for v in values if v is not None] == [123.5, -321.5]
-    assert not {(10, 11, 12), (13, 14, 15)} & {tuple(body) for body in bodies(model)}
-
-
-@pytest.mark.parametrize("fill", ["space", "delete"])
 def test_the_grand_coalition_is_the_score_wherever_and_however_often_it_stands(fill: str) -> None:
     model = FakeRewardModel(lexicon({10: 1.0, 11: 2.0}))
     rollout = make_rollout([2])
@@ -167,47 +118,6 @@ def test_the_grand_coalition_is_the_score_wherever_and_however_often_it_stands(f
     masks = np.array([[True, True], [True, False], [True, True], [True, False], [False, True]])
     np.testing.assert_array_equal(game.evaluate([masks])[0], [50.0, 1.0, 50.0, 1.0, 2.0])  # type: ignore[arg-type]
     assert len(model.scorer.rows) == 2
-
-
-def test_only_the_grand_coalition_asks_for_no_row() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = make_rollout([2])
-    game = TextGame(model.scorer, fill="space").batch(make_scores(rollout, [50.0]), units_of(rollout))
-    assert game.evaluate([np.ones((1, 2), dtype=bool)])[0].tolist() == [50.0]  # type: ignore[union-attr]
-    assert model.scorer.rows == []
-
-
-@pytest.mark.parametrize("fill", ["space", "delete"])
-def test_values_come_in_the_order_of_the_coalitions(fill: str) -> None:
-    # Weights 1, 2, 4 name each coalition by its value; the prompt counts 100, the space token 0.
-    model = FakeRewardModel(lexicon({10: 1.0, 11: 2.0, 12: 4.0, 13: 8.0, 14: 16.0}, offset=100.0))
-    rollout = make_rollout([3, 2])
-    plans = [owen_plan(balanced_hierarchy(3)), owen_plan(balanced_hierarchy(2))]
-    game = TextGame(model.scorer, fill=fill).batch(model.score_rollout(rollout), units_of(rollout))
-    found = game.evaluate([plan.coalitions for plan in plans])
-    for plan, weights, v in zip(plans, ([1, 2, 4], [8, 16]), found, strict=True):
-        np.testing.assert_array_equal(v, 100 + plan.coalitions @ np.array(weights))  # type: ignore[arg-type]
-
-
-def test_values_are_what_the_model_says_of_the_row() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = make_rollout([3], finished=[True])
-    v = play(model, rollout, model.score_rollout(rollout))[0]
-    for coalition, value in zip(exact_plan(2).coalitions, v, strict=True):  # type: ignore[arg-type]
-        body = [token if here else SPACE for token, here in zip([10, 11], coalition, strict=True)]
-        assert value == pytest.approx(uneven([500, 501, *body]), rel=1e-6)
-
-
-def test_sampled_coalitions_fit_too() -> None:
-    model = FakeRewardModel(lexicon({token: float(token) for token in range(10, 20)}))
-    rollout = make_rollout([6, 4])
-    rng = np.random.default_rng(0)
-    plans = [permutation_plan(6, 2, rng), permutation_plan(4, 2, rng)]
-    game = TextGame(model.scorer, fill="space").batch(model.score_rollout(rollout), units_of(rollout))
-    found = game.evaluate([plan.coalitions for plan in plans])
-    assert len(model.scorer.rows) == sum(len(plan.coalitions) - 1 for plan in plans)
-    for plan, start, v in zip(plans, (10, 16), found, strict=True):
-        np.testing.assert_allclose(plan.weights @ v, np.arange(start, start + len(plan.weights)))
 
 
 # Nothing is scored twice, and nothing for nothing.
@@ -231,13 +141,6 @@ def test_a_coalition_that_reads_like_the_whole_is_scored_all_the_same() -> None:
     by_mask = dict(zip(map(bytes, exact_plan(2).coalitions), v.tolist(), strict=True))  # type: ignore[union-attr,arg-type]
     assert by_mask[bytes([1, 1])] == 50.0
     assert by_mask[bytes([1, 0])] == uneven([500, 501, 10, SPACE])
-
-
-def test_rows_that_are_equal_once_they_close_up_are_asked_once() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = rollout_of([[10, 10]], [False])  # deleting either token leaves the same text
-    play(model, rollout, make_scores(rollout, [1.0]), fill="delete")
-    assert bodies(model) == [[], [10]]
 
 
 def test_queries_count_coalitions_and_not_rows() -> None:
@@ -280,22 +183,6 @@ def test_equal_rows_of_different_responses_behind_one_prompt_are_asked_once(fill
     assert empty == [uneven([500, *([SPACE] * n if fill == "space" else [])]) for n in (2, 2, 3)]
 
 
-def test_a_prompt_of_other_length_is_another_prompt() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = rollout_of([[10, 11], [10, 11]], [False] * 2, prompts=[[500], [500, 500]])
-    play(model, rollout, model.score_rollout(rollout))
-    assert [rows.prompt_ids.tolist() for rows in asked(model)] == [[500], [500, 500]]
-    assert len(model.scorer.rows) == 6
-
-
-def test_ids_under_the_mask_do_not_make_rows_differ() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = rollout_of([[10, 11], [10, 11]], [False] * 2, prompts=[[500], [500]], prompt_padding=1)
-    rollout.prompts.prompt_ids[1, 0] = 77
-    play(model, rollout, model.score_rollout(rollout))
-    assert len(model.scorer.rows) == 3
-
-
 def test_all_responses_share_one_call_and_none_costs_none() -> None:
     model = FakeRewardModel(uneven)
     rollout = make_rollout([4, 1, 2, 3], finished=[False, True, True, False])
@@ -316,32 +203,6 @@ def test_without_any_coalition_the_scorer_is_not_called() -> None:
 # The batch is no part of the game.
 
 
-@pytest.mark.parametrize("fill", ["space", "delete"])
-def test_responses_of_different_lengths_get_the_values_they_have_alone(fill: str) -> None:
-    contents, finished = [[10, 11, 12, 13, 14], [15, 16], [17, 18, 19]], [True, False, True]
-    prompts = [[500], [501, 502, 503], [504, 505]]
-    model = FakeRewardModel(uneven)
-    batch = rollout_of(contents, finished, prompts=prompts, prompt_padding=2, response_padding=3)
-    together = play(model, batch, model.score_rollout(batch, reads_eos=True), fill=fill)
-    for row in range(3):
-        alone = rollout_of([contents[row]], [finished[row]], prompts=[prompts[row]])
-        [single] = play(model, alone, model.score_rollout(alone, reads_eos=True), fill=fill)
-        np.testing.assert_array_equal(together[row], single)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("fill", ["space", "delete"])
-def test_batch_order_changes_nothing(fill: str) -> None:
-    contents, finished = [[10, 11, 12], [13, 14], [15, 16, 17, 18]], [True, False, True]
-    model = FakeRewardModel(uneven)
-    order = [2, 0, 1]
-    prompts = [[500], [501, 502], [500]]  # the first and the last share rows
-    plain = rollout_of(contents, finished, prompts=prompts)
-    turned = rollout_of([contents[i] for i in order], [finished[i] for i in order], prompts=[prompts[i] for i in order])
-    first, second = (play(model, r, model.score_rollout(r), fill=fill) for r in (plain, turned))
-    for place, row in enumerate(order):
-        np.testing.assert_array_equal(second[place], first[row])  # type: ignore[arg-type]
-
-
 def text(tokens: list[int], unit: list[int], present: np.ndarray, fill: str) -> list[int]:
     """A coalition's response, token by token."""
     here = [index < 0 or bool(present[index]) for index in unit]
@@ -350,7 +211,6 @@ def text(tokens: list[int], unit: list[int], present: np.ndarray, fill: str) -> 
     return [token for token, stays in zip(tokens, here, strict=True) if stays]
 
 
-@property_test
 @given(
     contents=st.lists(st.lists(st.sampled_from([SPACE, 10, 11, 12]), min_size=1, max_size=7), min_size=1, max_size=5),
     seed=st.integers(0, 10_000),
@@ -392,26 +252,3 @@ def _split(length: int, rng: np.random.Generator) -> list[int]:
         sizes.append(int(rng.integers(1, min(length, 3) + 1)))
         length -= sizes[-1]
     return sizes
-
-
-def test_inputs_are_not_changed() -> None:
-    model = FakeRewardModel(uneven)
-    rollout = make_rollout([3, 2])
-    ids, prompts = rollout.response_ids.clone(), rollout.prompts.prompt_ids.clone()
-    for fill in ("space", "delete"):
-        play(model, rollout, model.score_rollout(rollout), fill=fill)
-    assert torch.equal(rollout.response_ids, ids)
-    assert torch.equal(rollout.prompts.prompt_ids, prompts)
-
-
-def test_the_games_of_a_batch_carry_its_counts_and_hierarchies() -> None:
-    rollout = make_rollout([4, 1, 3], finished=[False, True, True])
-    units = units_of(rollout)
-    game = TextGame(FakeRewardModel(uneven).scorer, fill="space").batch(make_scores(rollout, [1.0] * 3), units)
-    assert game.counts == [4, 0, 2]
-    assert game.hierarchies is units.hierarchies
-
-
-def test_an_unknown_fill_names_what_is_allowed() -> None:
-    with pytest.raises(ValueError, match=r"shaping\.method\.fill=pad; allowed: space or delete"):
-        TextGame(FakeRewardModel(uneven).scorer, fill="pad")

@@ -35,7 +35,10 @@ METHODS = [
     "uniform",
     "abc",
     "prefix",
-    *[f"scar {e} {m}" for e in ESTIMATORS for m in ("uniform", "terminal")],
+    "scar exact uniform",
+    "scar owen terminal",
+    "scar permutation uniform",
+    "scar shap terminal",
 ]
 ALPHAS = [0.0, 0.5, 1.0]
 KL_COEF = 0.25
@@ -128,14 +131,6 @@ def test_finished_responses_get_what_they_get_without_unfinished_ones_beside_the
     assert pure.credit.abs().max() > 0.1 or alpha == 0  # there was something to compare
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("rule", [-1.0, 2.5, None])
-@pytest.mark.parametrize("name", METHODS)
-def test_rows_without_kl_sum_to_the_final_score(name: str, rule: float | None, alpha: float) -> None:
-    scores, _, rewards = shaped(name, batch_of([0, 1, 2, 3, 4]), alpha=alpha, rule=rule)
-    torch.testing.assert_close((rewards.total - rewards.kl).sum(1), scores.final, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", [name for name in METHODS if name.startswith("scar")])
 def test_no_coalition_of_a_replaced_response_is_scored(name: str) -> None:
     model = FakeRewardModel(uneven)
@@ -164,10 +159,9 @@ def test_the_raw_score_of_a_replaced_response_changes_no_reward(name: str, alpha
     assert torch.equal(*totals)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_raw_and_final_means_are_logged_apart(name: str) -> None:
+def test_raw_and_final_means_are_logged_apart() -> None:
     rollout = batch_of([0, 1, 2, 3, 4])
-    scores, credit, rewards = shaped(name, rollout, alpha=1.0)
+    scores, credit, rewards = shaped("scar owen terminal", rollout, alpha=1.0)
     row = summarize(rollout, scores, credit, rewards, {})
     raw = [uneven(prompt + ids + [0] * done) for prompt, ids, done in zip(PROMPTS, CONTENTS, FINISHED, strict=True)]
     final = [score if done else -1.0 for score, done in zip(raw, FINISHED, strict=True)]
@@ -175,19 +169,6 @@ def test_raw_and_final_means_are_logged_apart(name: str) -> None:
     assert row["reward/score_mean"] == pytest.approx(np.mean(final), abs=1e-5)
     assert row["reward/shaped_sum_mean"] - row["objective/non_score"] == pytest.approx(np.mean(final), abs=1e-5)
     assert row["eos_frac"] == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("name", METHODS)
-def test_without_the_rule_an_unfinished_response_is_credited_like_any_other(name: str, alpha: float) -> None:
-    rollout = batch_of([1])
-    scores, credit, rewards = shaped(name, rollout, alpha=alpha, rule=None)
-    wanted = uneven(PROMPTS[1] + CONTENTS[1])
-    assert float(credit.per_token.sum()) == pytest.approx(wanted, abs=1e-5)
-    assert float((rewards.total - rewards.kl).sum()) == pytest.approx(wanted, abs=1e-5)
-    assert scores.final.tolist() == pytest.approx([wanted])
-    dense = name not in ("sparse",) and alpha > 0
-    assert bool((rewards.credit + rewards.terminal)[0, :4].abs().max() > 1e-3) == dense
 
 
 def test_a_penalty_that_is_added_stays_apart_from_one_that_replaces() -> None:

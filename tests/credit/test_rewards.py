@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scar.credit.rewards import at_last_step, at_unit_ends, shape_rewards
 from scar.types import Credit, Rollout, Scores
-from tests.builders import make_rollout, make_scores, property_test
+from tests.builders import make_rollout, make_scores
 
 ALPHAS = [0.0, 0.3, 0.8, 1.0]
 
@@ -36,15 +36,6 @@ def test_equation_6_by_hand() -> None:
     torch.testing.assert_close(rewards.total, torch.tensor([[0.75, 1.3, 0.0]]))
 
 
-def test_hand_numbers_tell_broken_variants_apart() -> None:
-    total = torch.tensor([[0.75, 1.3, 0.0]])
-    penalty_inside_alpha = torch.tensor([[0.75, 0.1 + 1.6 + 0.2 * 2.0, 0.0]])  # (1 - alpha) * final
-    kl_sign = torch.tensor([[0.05 + 0.8, -0.1 + 1.6 - 0.4, 0.0]])
-    full_terminal = torch.tensor([[0.75, 0.1 + 1.6 + 3.0 - 1.0, 0.0]])  # r in full beside the dense credit
-    for broken in (penalty_inside_alpha, kl_sign, full_terminal):
-        assert not torch.allclose(broken, total, atol=0.1)
-
-
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_penalty_lands_on_last_real_token_whatever_alpha(alpha: float) -> None:
     rollout, scores, credit = hand_case()
@@ -63,7 +54,6 @@ def test_terminal_residual_sits_on_eos_when_there_is_one(alpha: float) -> None:
     torch.testing.assert_close(rewards.terminal, expected)
 
 
-@property_test
 @given(
     alpha=st.floats(0, 1),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.credit.estimators import OwenEstimator
 from scar.credit.plans import owen_plan
-from scar.credit.shap_oracle import HierarchyMasker, ShapEstimator, partition_values, untouched_global_rng
-from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
+from scar.credit.shap_oracle import HierarchyMasker, ShapEstimator, partition_values
+from scar.segmentation.hierarchies import balanced_hierarchy, hierarchy_of
 from scar.types import UnitValues
 from tests.builders import (
     TableGames,
     Worth,
-    chain,
     closed_form_owen,
-    property_test,
     random_game,
     random_hierarchy,
     solve,
@@ -38,7 +34,6 @@ def shap_values(game: Worth, hierarchy: np.ndarray, *, max_evals: int = 2048, ba
 # The same values as ours.
 
 
-@property_test
 @given(count=st.integers(2, 10), seed=st.integers(0, 10_000))
 def test_values_are_those_of_our_plan_and_of_the_closed_form(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -50,34 +45,6 @@ def test_values_are_those_of_our_plan_and_of_the_closed_form(count: int, seed: i
     assert found.empty == game(frozenset())
     assert found.queries == len(plan.coalitions) - 1
     assert found.hierarchy == "given"
-
-
-@property_test
-@given(count=st.integers(5, 10), seed=st.integers(0, 10_000))
-def test_a_response_gets_the_same_from_the_owen_estimator(count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    hierarchy = random_hierarchy(count, rng)
-    if coalition_count(hierarchy) >= 2**count:  # there the Owen estimator gives exact Shapley values
-        hierarchy = balanced_hierarchy(count)
-    game = random_game(count, rng)
-    theirs = shap_values(game, hierarchy)
-    ours = OwenEstimator(max_coalitions=2048).estimate(TableGames([game], [hierarchy]), rng)[0]
-    assert ours is not None
-    np.testing.assert_allclose(theirs.values, ours.values, atol=1e-9)
-    np.testing.assert_allclose(theirs.empty_share, ours.empty_share, atol=1e-15)
-    assert (theirs.queries, theirs.empty, theirs.hierarchy) == (ours.queries, ours.empty, ours.hierarchy)
-
-
-@pytest.mark.parametrize("hierarchy", [chain(8), balanced_hierarchy(24)], ids=["deepest", "twenty-four units"])
-def test_named_trees(hierarchy: np.ndarray) -> None:
-    rng = np.random.default_rng(1)
-    single, pair = rng.normal(size=24), rng.normal(size=(24, 24))
-
-    def game(units: frozenset[int]) -> float:
-        chosen = sorted(units)
-        return float(np.tanh(single[chosen].sum() + pair[np.ix_(chosen, chosen)].sum() / 5))
-
-    np.testing.assert_allclose(shap_values(game, hierarchy).values, solve(owen_plan(hierarchy), game), atol=1e-9)
 
 
 def test_values_by_hand() -> None:
@@ -133,7 +100,6 @@ def test_linkage_by_hand() -> None:
     assert linkage.tolist() == [[2, 3, 1, 2], [1, 4, 2, 3], [0, 5, 3, 4]]
 
 
-@property_test
 @given(count=st.integers(2, 30), seed=st.integers(0, 10_000))
 def test_every_parent_is_higher_than_its_children_and_above_zero(count: int, seed: int) -> None:
     linkage = HierarchyMasker(random_hierarchy(count, np.random.default_rng(seed))).clustering
@@ -157,27 +123,6 @@ def test_a_tree_that_max_evals_would_cut_off_is_an_error() -> None:
     assert games.asked == [[]]  # and nothing was evaluated for it
 
 
-def test_max_evals_that_just_fits_gives_the_values_of_the_whole_tree() -> None:
-    game, hierarchy = random_game(6, np.random.default_rng(0)), balanced_hierarchy(6)
-    found = shap_values(game, hierarchy, max_evals=28)
-    np.testing.assert_allclose(found.values, closed_form_owen(hierarchy, game), atol=1e-9)
-
-
-def test_what_shap_would_give_a_tree_that_it_cuts_off_is_no_owen_value() -> None:
-    """Why too small a budget is an error: the sum is kept, the values are not."""
-    game, hierarchy = random_game(6, np.random.default_rng(0)), balanced_hierarchy(6)
-    cut = partition_values(lambda masks: worths(game, masks), hierarchy, max_evals=10, batch_size=10)
-    assert cut.sum() == pytest.approx(game(frozenset(range(6))) - game(frozenset()))
-    assert not np.allclose(cut, closed_form_owen(hierarchy, game), atol=1e-3)
-
-
-@pytest.mark.parametrize("value", [0, -1, 1.5, True, None, "many"])
-@pytest.mark.parametrize("key", ["max_evals", "batch_size"])
-def test_settings_that_make_no_sense_name_the_key(key: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"estimator.{key}={value}; allowed: a whole number, 1 or more"):
-        ShapEstimator(**({"max_evals": 8, "batch_size": 8} | {key: value}))
-
-
 # Random streams, and a machine without shap.
 
 
@@ -197,15 +142,6 @@ def test_numpys_global_stream_goes_on_as_if_nothing_had_happened(fails: bool) ->
     except RuntimeError:
         assert fails
     np.testing.assert_array_equal(np.random.random(4), expected)
-
-
-def test_the_state_itself_is_put_back() -> None:
-    np.random.seed(7)
-    np.random.normal()  # leaves half a pair behind, which belongs to the state
-    before = repr(np.random.get_state())
-    with untouched_global_rng():
-        np.random.seed(8)
-    assert repr(np.random.get_state()) == before
 
 
 def test_without_the_shap_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from scar.commands import build
 from scar.engine.single import TorchEngine
 from scar.engine.zero import DeepSpeedEngine
-from scar.models.policy import CausalPolicy
 from tests.engine.threads import on_ranks
-from tests.models.tiny import tiny_policy
 from tests.smoke_scale import composed
 
 
@@ -34,14 +31,6 @@ def engine_of(ranks: object) -> DeepSpeedEngine:
     return engine
 
 
-def test_costs_are_summed_and_memory_is_the_largest() -> None:
-    def work(ranks: object) -> dict[str, float]:
-        costs = {"time/total_s": 1.0 + ranks.rank, "memory/peak_bytes": 10.0 - ranks.rank}  # type: ignore[attr-defined]
-        return engine_of(ranks).merge({"update": 3}, costs)
-
-    assert on_ranks(3, work) == [{"update": 3, "time/total_s": 6.0, "memory/peak_bytes": 10.0}] * 3
-
-
 def test_processes_that_drift_apart_end_the_run() -> None:
     def work(ranks: object) -> None:
         row = {"reward/raw_mean": 1.0, "kl/coef": 0.2 + ranks.rank}  # type: ignore[attr-defined]
@@ -55,16 +44,6 @@ def test_any_and_agreed() -> None:
     assert on_ranks(3, lambda ranks: engine_of(ranks).any(ranks.rank == 2)) == [True] * 3
     assert on_ranks(3, lambda ranks: engine_of(ranks).any(False)) == [False] * 3
     assert on_ranks(3, lambda ranks: engine_of(ranks).agreed(ranks.rank)) == [0] * 3
-
-
-def test_reference_has_hooks_of_its_own() -> None:
-    """DeepSpeed hangs its work on a module's hooks; the reference must not call those of the policy."""
-    policy = tiny_policy()
-    reference = policy.reference()
-    policy.register_forward_pre_hook(lambda *_: pytest.fail("the policy's hook"))
-    assert isinstance(reference, CausalPolicy)
-    ones = torch.ones(1, 2, dtype=torch.int64)
-    reference(ones, ones.bool(), ones, ones.bool())
 
 
 def test_jobs_that_follow_each_other_read_a_tasks_data_once() -> None:

@@ -1,11 +1,12 @@
-"""One process of a launch: trains the run of its Hydra overrides and saves what it learned in a folder.
+"""One process of a launch: trains the runs of its Hydra overrides one after the other and saves what each learned in a folder.
 
-torchrun ... -m tests.engine.worker FOLDER FAULT override ...
+torchrun ... -m tests.engine.worker FOLDER FAULT override ... [-- FOLDER FAULT override ...]
 FAULT: "none"; the number of a process that has an error in update 4; or "unused": the policy gets a parameter without a say.
 """
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from scar.commands.train import train_run
 from scar.ppo.trainer import Trainer
 from tests.smoke_scale import composed
 
-weights, fault, *overrides = sys.argv[1:]
+weights, fault = "", ""
 train, run_update, build_policy = Trainer.train, Trainer.run_update, Parts.policy
 
 
@@ -39,7 +40,8 @@ def with_unused(self: Parts) -> Any:
     return policy
 
 
-if fault == "unused":
-    Parts.policy = with_unused  # type: ignore[method-assign]
 Trainer.train, Trainer.run_update = saving, mortal  # type: ignore[method-assign]
-run_script(lambda: train_run(composed(*overrides)))
+for run in "\n".join(sys.argv[1:]).split("\n--\n"):
+    weights, fault, *overrides = run.split("\n")
+    Parts.policy = with_unused if fault == "unused" else build_policy  # type: ignore[method-assign]
+    run_script(partial(train_run, composed(*overrides)))

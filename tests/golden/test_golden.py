@@ -15,7 +15,7 @@ from tests.smoke_scale import SmokeScale
 def test_metrics_equal_the_golden_ones(method: str, smoke: SmokeScale, tmp_path: Path) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     if golden["versions"] != versions():
-        pytest.skip(f"golden metrics are of {golden['versions']}, here are {versions()}; {golden['regenerate']}")
+        pytest.skip(f"golden numbers NOT compared: of {golden['versions']}, here {versions()}; {golden['regenerate']}")
     rows = golden_rows(smoke, method, tmp_path)
     assert len(rows) == len(golden["rows"][method]) == 3
     for row, expected in zip(rows, golden["rows"][method], strict=True):

@@ -121,11 +121,6 @@ def test_nonsense_is_asked_again_and_then_counted_and_not_paid_for_again(tmp_pat
         assert len(server.requests) == 2
 
 
-def test_nonsense_once_is_no_harm(tmp_path: Path) -> None:
-    with serve(completion("hm"), completion("Overall Decision: the second\nB")) as server:
-        assert judge(server.url, tmp_path).answer(PAIRS[:1], ignore)[0].choice == "B"
-
-
 @pytest.mark.parametrize(
     "reply",
     [
@@ -161,19 +156,6 @@ def test_cost_counts_letters_answers_and_prices(tmp_path: Path) -> None:
         assert server.requests == []
     assert (found.requests, found.input_tokens, found.output_tokens) == (3, letters // 4, 150)
     assert found.dollars == pytest.approx(letters // 4 / 1e6 + 150 * 10 / 1e6)
-
-
-def test_a_torn_line_is_asked_for_again_and_the_file_stays_whole(tmp_path: Path) -> None:
-    file = tmp_path / "answers.jsonl"
-    cache = AnswerCache(file)
-    cache.put("a", {"text": "A", "logprobs": None})
-    with open(file, "a") as stream:
-        stream.write('{"key": "b", "answer": {"te')
-    cache = AnswerCache(file)
-    assert (cache.get("a"), cache.get("b")) == ({"text": "A", "logprobs": None}, None)
-    cache.put("c", {"text": "C", "logprobs": None})
-    cache.put("d", {"text": "D", "logprobs": None})
-    assert [AnswerCache(file).get(key) is not None for key in "abcd"] == [True, False, True, True]
 
 
 def test_other_settings_are_other_questions(tmp_path: Path) -> None:
@@ -224,9 +206,3 @@ def test_reward_model_judge_compares_scores() -> None:
     ]
     assert scored == [2, 2, 1, 1]
     assert judge_.estimate(PAIRS).requests == 0
-
-
-@pytest.mark.parametrize("changed", [{"attempts": 0}, {"concurrency": 0}, {"requests_per_minute": 0.5}])
-def test_settings_below_one_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"judge settings .*{next(iter(changed))}.*1 or more"):
-        judge("http://127.0.0.1:1/v1", tmp_path, **changed)

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 
 from scar.judging.pairs import Answer, Pair
-from scar.judging.prompts import Answers, Summaries, fill, letter_of, preference_for_m
+from scar.judging.prompts import Answers, Summaries, fill, letter_of
 
 
 @pytest.mark.parametrize(
@@ -55,20 +54,6 @@ def test_an_own_prompt_file_is_used_and_checked(tmp_path: Path) -> None:
         Summaries(prompt_file=str(file))
     with pytest.raises(ValueError, match=r"prompt_file=.*absent\.txt cannot be read"):
         Summaries(prompt_file=str(tmp_path / "absent.txt"))
-
-
-def test_preference_adds_what_differs_in_space_only() -> None:
-    logprobs = {"m": math.log(0.3), " m": math.log(0.1), "M": math.log(0.2), "other": math.log(0.4)}
-    assert preference_for_m(logprobs) == pytest.approx(0.4 / 0.6)
-    assert preference_for_m({"other": -0.1}) is None
-
-
-def test_answers_without_probabilities_are_read_by_their_letter() -> None:
-    questions = Answers(instruction="(.*)")
-    assert questions.read("m", None) == Answer("A", "m", 1.0)
-    assert questions.read(" M ", {}) == Answer("B", " M ", 0.0)
-    assert questions.read("model m", {"x": -0.1}) == Answer(None, "model m", None)
-    assert questions.read("m", {"m": -1.0, "M": -1.0}).choice == "C"
 
 
 def test_a_prompt_of_another_form_is_said() -> None:

@@ -14,6 +14,8 @@ import pytest
 
 from tests.launchers.fake_slurm import JOB, Cluster
 
+pytestmark = pytest.mark.slow
+
 APP = Path(__file__).with_name("app.py")
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -46,16 +46,6 @@ def records_of(process: subprocess.Popen[str], runs: Path) -> list[RunRecord]:
 
 
 @pytest.mark.slow
-def test_jobs_of_this_machine_leave_the_records_of_runs_started_by_hand(smoke: SmokeScale, tmp_path: Path) -> None:
-    options = ("shaping=sparse", "ppo.updates=2")
-    found = records_of(started("submitit_local", smoke, tmp_path, *options, path=os.environ["PATH"]), tmp_path)
-    expected = [smoke.run(*options, f"seed={seed}") for seed in (1, 2)]
-    assert [record.path.name for record in found] == [record.path.name for record in expected]
-    assert [decided(record) for record in found] == [decided(record) for record in expected]
-    assert [record.evaluation for record in found] == [record.evaluation for record in expected]
-
-
-@pytest.mark.slow
 def test_a_job_at_its_time_limit_goes_on_from_a_checkpoint_when_it_is_queued_again(
     smoke: SmokeScale, tmp_path: Path
 ) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor
 
 from scar.interfaces import PolicyOutput
-from scar.models import policy as policy_module
 from scar.models.policy import CachedDecoder, CausalPolicy, new_value_head, positions
 from tests.models.tiny import (
     ARCHITECTURES,
@@ -57,11 +54,6 @@ def by_hand(policy: CausalPolicy, row: int) -> dict[str, list[float]]:
     return result
 
 
-def without_positions(ids: Tensor) -> Tensor:
-    """What a plain forward pass does: 0, 1, 2, ... from the first column on, padding or not."""
-    return torch.arange(ids.shape[1]).expand(ids.shape)
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("temperature", "min_new_tokens"), [(0.7, 3), (1.0, 1), (1.6, 5)])
 def test_outputs_equal_a_direct_computation(architecture: str, temperature: float, min_new_tokens: int) -> None:
@@ -84,22 +76,6 @@ def test_padding_changes_nothing(architecture: str, left: int, right: int) -> No
     for name in ("logprobs", "entropy", "values"):
         torch.testing.assert_close(getattr(padded, name)[:, :width], getattr(plain, name), **CLOSE)
         assert (getattr(padded, name)[:, width:] == 0).all()
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_row_does_not_depend_on_its_neighbours(architecture: str) -> None:
-    policy = tiny_policy(architecture)
-    together, alone = evaluated(policy), evaluated(policy, rows=[1])
-    torch.testing.assert_close(together.logprobs[1, :3], alone.logprobs[0], **CLOSE)
-    torch.testing.assert_close(together.values[1, :3], alone.values[0], **CLOSE)
-
-
-def test_padding_test_catches_position_ids_left_out() -> None:
-    policy = tiny_policy("gpt2")
-    plain = evaluated(policy, rows=[1])
-    with mock.patch.object(policy_module, "positions", without_positions):
-        broken = evaluated(policy, rows=[1], left=5)
-    assert (broken.logprobs - plain.logprobs).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -165,12 +141,6 @@ def test_gradients_stay_finite_when_the_padding_token_is_a_suppressed_eos() -> N
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_values_are_zero_without_a_value_head() -> None:
-    out = evaluated(tiny_policy(head=False))
-    assert (out.values == 0).all()
-    assert (out.logprobs[:, :3] != 0).all()
-
-
 def test_reference_says_the_same_has_no_gradient_and_no_value_head() -> None:
     policy = tiny_policy()
     reference = policy.reference()
@@ -191,11 +161,6 @@ def test_reference_stays_when_the_policy_is_trained() -> None:
     optimizer.step()
     assert torch.equal(evaluated(reference).logprobs, before)
     assert (evaluated(policy).logprobs - before).abs().max() > 0.01
-
-
-def test_policy_is_in_evaluation_mode_so_that_dropout_is_off() -> None:
-    policy = tiny_policy()
-    assert not any(module.training for module in policy.modules())
 
 
 def test_value_head_is_drawn_from_its_generator_within_torchs_bounds() -> None:

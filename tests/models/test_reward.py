@@ -38,15 +38,6 @@ def test_score_equals_transformers_own_classifier(architecture: str, labels: int
     torch.testing.assert_close(reward_of(model).score(ids, mask), expected, **CLOSE)
 
 
-@torch.no_grad()
-def test_two_labels_give_the_difference_of_logits_by_hand() -> None:
-    model = sequence_model(labels=2)
-    hidden = model.transformer(torch.tensor([[7, 4]])).last_hidden_state[0, -1]
-    expected = float((model.score.weight[1] - model.score.weight[0]) @ hidden)
-    score = reward_of(model).score(torch.tensor([[7, 4]]), torch.ones(1, 2, dtype=torch.bool))
-    assert score.tolist() == pytest.approx([expected], abs=1e-5)
-
-
 def test_more_than_two_labels_are_refused() -> None:
     with pytest.raises(ValueError, match="has 3 labels; allowed: 1 or 2"):
         reward_of(sequence_model(labels=3))
@@ -112,16 +103,6 @@ def test_attention_equals_a_direct_eager_computation_and_sums_to_one(architectur
         for number, row in enumerate(ROWS):
             heads = eager.base_model(torch.tensor([row]), output_attentions=True).attentions[-1][0]
             torch.testing.assert_close(attention[number][mask[number]], heads.mean(0)[-1], **CLOSE)
-
-
-def test_attention_ignores_deleted_tokens() -> None:
-    reward = reward_of(sequence_model())
-    mask = torch.tensor([[True, True, False, True, False, True]])
-    attention = reward.last_layer_attention(torch.tensor([ROWS[0]]), mask)
-    rest = torch.tensor([ROWS[0]])[mask][None]
-    alone = reward.last_layer_attention(rest, torch.ones_like(rest, dtype=torch.bool))
-    assert (attention[~mask] == 0).all()
-    torch.testing.assert_close(attention[mask], alone[0], **CLOSE)
 
 
 def test_attention_kernel_is_restored_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

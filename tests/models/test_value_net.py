@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +77,8 @@ def test_offset_is_taken_off_scores_and_prefix_scores_but_not_off_attention(arch
 
 @pytest.mark.parametrize("labels", [1, 2])
 @pytest.mark.parametrize("backend", SCORERS)
-@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama"])
-def test_offset_is_taken_off_coalition_scores_by_every_backend(architecture: str, backend: str, labels: int) -> None:
-    model = classifier(architecture, labels=labels)
+def test_offset_is_taken_off_coalition_scores_by_every_backend(backend: str, labels: int) -> None:
+    model = classifier("gpt2", labels=labels)
     plain = SCORERS["plain"](reward_of(model)).score(mixed_batch())
     lowered = SCORERS[backend](reward_of(model, offset=OFFSET)).score(mixed_batch())
     check_scores(lowered, [scores - OFFSET for scores in plain], tolerance=2e-5)
@@ -97,10 +95,6 @@ def test_offset_reaches_the_scorer_that_a_run_uses(dtype: str) -> None:
     joined = np.concatenate(differences)
     np.testing.assert_allclose(joined, OFFSET, atol=1e-4 if dtype == "float32" else 0.5)
     assert joined.mean() == pytest.approx(OFFSET, abs=0.1)
-
-
-def test_a_model_without_an_offset_has_none() -> None:
-    assert reward_of(sequence_model()).offset == 0.0
 
 
 def test_offset_is_stored_with_the_model(tmp_path: Path) -> None:
@@ -146,64 +140,6 @@ def test_value_trunk_changes_neither_log_probabilities_nor_entropy() -> None:
     assert torch.equal(both[0].entropy, both[1].entropy)
     assert both[0].values.abs().max() > 0.1
     assert (both[1].values == 0).all()
-
-
-def test_gradients_of_values_reach_the_copy_alone() -> None:
-    reward = reward_of(sequence_model())
-    policy = with_value_net(reward)
-    ids, mask = right_padded(RESPONSES)
-    (policy.evaluate(left_padded(PROMPTS), ids, mask).values ** 2).sum().backward()
-    assert policy.value_trunk is not None
-    assert policy.value_head is not None
-    gradients = [p.grad for p in policy.value_trunk.parameters()]
-    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
-    assert sum(float(gradient.abs().sum()) for gradient in gradients if gradient is not None) > 0.1
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.value_head.parameters())
-    assert all(p.grad is None for p in policy.model.parameters())
-    assert all(p.grad is None for p in reward.parameters())
-
-
-def test_a_step_of_the_value_net_leaves_the_reward_model_alone() -> None:
-    reward = reward_of(sequence_model(), offset=OFFSET)
-    policy = with_value_net(reward)
-    before, scores = weights_of(reward.model), reward.score(*right_padded(ROWS))
-    ids, mask = right_padded(RESPONSES)
-    optimizer = torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=0.1)
-    was = policy.evaluate(left_padded(PROMPTS), ids, mask).values
-    was.sum().backward()
-    optimizer.step()
-    now = policy.evaluate(left_padded(PROMPTS), ids, mask).values
-    assert (now - was).abs().max() > 0.01
-    assert torch.equal(weights_of(reward.model), before)
-    assert torch.equal(reward.score(*right_padded(ROWS)), scores)
-    assert not any(p.requires_grad for p in reward.parameters())
-
-
-def test_the_whole_copy_can_be_trained_and_nothing_of_the_reward_model() -> None:
-    reward = reward_of(sequence_model("gpt_neox"))
-    policy = with_value_net(reward, "gpt_neox")
-    trained = {id(p) for p in policy.parameters() if p.requires_grad}
-    assert policy.value_trunk is not None
-    assert policy.value_head is not None
-    assert {id(p) for p in policy.value_trunk.parameters()} <= trained
-    assert {id(p) for p in policy.value_head.parameters()} <= trained
-    assert not trained & {id(p) for p in reward.parameters()}
-    assert not any(module.training for module in policy.modules())  # dropout stays off
-
-
-def test_reference_has_no_value_function_and_the_policy_keeps_its_own() -> None:
-    policy = with_value_net(reward_of(sequence_model()))
-    reference = policy.reference()
-    assert reference.value_trunk is None
-    assert reference.value_head is None
-    ids, mask = right_padded(RESPONSES)
-    with torch.no_grad():
-        theirs, own = (one.evaluate(left_padded(PROMPTS), ids, mask) for one in (reference, policy))
-    assert torch.equal(theirs.logprobs, own.logprobs)
-    assert (theirs.values == 0).all()
-    assert own.values.abs().max() > 0.1
-    assert not any(p.requires_grad for p in reference.parameters())
-    assert all(p.requires_grad for p in policy.parameters())
 
 
 @pytest.mark.parametrize("labels", [1, 2])
@@ -269,15 +205,3 @@ def test_on_a_shared_trunk_the_value_loss_alone_moves_the_policy() -> None:
     update(policy, advantage=0.0, value_loss_coef=0.5)
     after = parts_of(policy)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"policy", "head"}
-
-
-def test_values_move_towards_the_returns() -> None:
-    policy = with_value_net(reward_of(sequence_model(), offset=OFFSET))
-    before = rollout_by(policy)
-    for _ in range(3):
-        update(policy, advantage=0.0, value_loss_coef=0.5)  # each asks for one more
-    after = rollout_by(policy)
-    moved = (after.values - before.values)[before.response_mask]
-    assert float(moved.mean()) > 0.01
-    assert math.isfinite(float(moved.abs().max()))
-    assert torch.equal(after.logprobs, before.logprobs)

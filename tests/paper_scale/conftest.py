@@ -36,10 +36,19 @@ class Hub:
         return RunRecord(train_run(self.config(*overrides)))
 
 
+class Hubs(dict[str, Hub]):
+    """The hub of each task, made when it is first asked for; tldr's models are trained."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
+
+    def __missing__(self, task: str) -> Hub:
+        hub = Hub(task, self._factory.mktemp(task))
+        for kind in ("policy", "reward") if task == "tldr" else ():
+            assert prepare_model(hub.config(), kind, start_progress=silent_progress) is not None
+        return self.setdefault(task, hub)
+
+
 @pytest.fixture(scope="session")
-def hubs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Hub]:
-    found = {task: Hub(task, tmp_path_factory.mktemp(task)) for task in BUILD}
-    for kind in ("policy", "reward"):
-        report = prepare_model(found["tldr"].config(), kind, start_progress=silent_progress)
-        assert report is not None
-    return found
+def hubs(tmp_path_factory: pytest.TempPathFactory) -> Hubs:
+    return Hubs(tmp_path_factory)

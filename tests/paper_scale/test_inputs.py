@@ -51,6 +51,7 @@ def test_imdb_reads_the_sampled_tokens_and_the_last_one_before_eos(hubs: dict[st
     assert found == [own[0] + [20, 21, 22], own[1] + [30, 31], own[2] + [40], own[3] + [50, 51, 52, 53, 54]]
 
 
+@pytest.mark.slow
 def test_tldr_reads_eos_too_and_the_whole_prompt_of_at_most_its_tokens(hubs: dict[str, Hub]) -> None:
     parts = parts_of(hubs["tldr"])
     prompts, eos = parts.prompts("train", 4, 1).batch(0), parts.tokenizer.eos_token_id
@@ -66,6 +67,7 @@ def test_tldr_reads_eos_too_and_the_whole_prompt_of_at_most_its_tokens(hubs: dic
     assert found == [prompt + response for prompt, response in zip(own, responses, strict=True)]
 
 
+@pytest.mark.slow
 def test_hh_policy_opens_with_bos_and_the_reward_model_reads_its_own_prompt(hubs: dict[str, Hub]) -> None:
     parts = parts_of(hubs["hh"])
     tokenizer = parts.tokenizer
@@ -83,7 +85,7 @@ def test_hh_policy_opens_with_bos_and_the_reward_model_reads_its_own_prompt(hubs
     assert found[2][-1:] == [340]
 
 
-@pytest.mark.parametrize("task", ["imdb", "tldr", "hh"])
+@pytest.mark.parametrize("task", ["imdb", *(pytest.param(task, marks=pytest.mark.slow) for task in ("tldr", "hh"))])
 def test_padding_on_either_side_changes_no_score_and_no_log_probability(hubs: dict[str, Hub], task: str) -> None:
     wide = ["models.reward.weights=float32"]
     parts = parts_of(hubs[task], *wide, *(["models.policy.load.compute=float32"] if task == "tldr" else []))

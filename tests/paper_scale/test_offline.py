@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import exceptions as dataset_errors
 from huggingface_hub import constants, errors
 
 from scar.commands import build
 from scar.commands.models import prepare_model
 from scar.models import loading
-from scar.packages import not_on_hub
 from tests.paper_scale.conftest import Hub
 from tests.smoke_scale import composed, silent_progress
 
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_a_missing_model_is_named_with_its_command(hubs: dict[str, Hub]) -> None:
     cfg = hubs["hh"].config("models.policy.name=VMware/open-llama-7b-open-instruct", "models.policy.revision=v1")
     with pytest.raises(FileNotFoundError) as caught:
@@ -31,6 +30,7 @@ def test_a_missing_model_is_named_with_its_command(hubs: dict[str, Hub]) -> None
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_a_missing_base_model_stops_the_training_with_the_same_message(hubs: dict[str, Hub], tmp_path: Path) -> None:
     revision = "7199d8fc61a6d565cd1f3c62bf11525b563e13b2"
     cfg = hubs["tldr"].config("models.pretrained.name=EleutherAI/pythia-1b-deduped", f"paths.cache={tmp_path}")
@@ -85,13 +85,6 @@ class _Response:
         self.headers: dict[str, str] = {}
         self.request = None
         self.status_code = 403
-
-
-def test_the_reason_is_the_innermost_cause() -> None:
-    outer = dataset_errors.DatasetNotFoundError("no")
-    outer.__cause__ = errors.LocalEntryNotFoundError("not there")
-    assert "(LocalEntryNotFoundError)" in not_on_hub("data set", "a/b", None, outer)
-    assert "`hf download --repo-type dataset a/b`" in not_on_hub("data set", "a/b", None, outer)
 
 
 def test_the_revisions_of_the_config_reach_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,17 +12,14 @@ import torch
 from scar.commands import build
 from scar.commands import build as parts_module
 from scar.models.precision import has_adapters
-from scar.report.costs import cost_rows
-from scar.report.selection import select_cells
-from scar.report.tables import table1_markdown
 from tests.paper_scale.conftest import Hub
-from tests.paper_scale.hub import BUILD
 
-METHODS = ("sparse", "uniform", "abc", "scar")
+PAIRS = [("tldr", "scar"), ("hh", "scar"), ("imdb", "abc"), ("tldr", "uniform"), ("hh", "sparse")]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("task", list(BUILD))
+@pytest.mark.parametrize(
+    ("task", "method"), [("imdb", "scar"), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS)]
+)
 def test_two_updates(hubs: dict[str, Hub], task: str, method: str) -> None:
     record = hubs[task].train(f"shaping={method}")
     first, second = record.metrics
@@ -38,16 +35,12 @@ def test_two_updates(hubs: dict[str, Hub], task: str, method: str) -> None:
         assert first["scar/efficiency_err_max"] < 1e-3
 
 
-def test_imdb_credits_tokens_with_owen_values_of_the_papers_estimator(hubs: dict[str, Hub]) -> None:
-    record = hubs["imdb"].train("shaping=scar", "seed=2")
-    assert record.metrics[0]["scar/evals_mean"] > 150  # 16-24 tokens
-
-
 def loaded(hub: Hub, *overrides: str) -> Any:
     cfg = hub.config(*overrides)
     return build.load_parts(cfg, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_hh_policy_is_four_bits_and_trains_adapters_and_value_head_alone(hubs: dict[str, Hub]) -> None:
     policy = loaded(hubs["hh"]).policy()
     assert has_adapters(policy.model)
@@ -61,6 +54,7 @@ def test_hh_policy_is_four_bits_and_trains_adapters_and_value_head_alone(hubs: d
     assert all("lora" in name or "value_head" in name for name in trained)
 
 
+@pytest.mark.slow
 def test_hh_run_leaves_the_four_bit_weights_alone_and_the_reference_with_them(hubs: dict[str, Hub]) -> None:
     hub = hubs["hh"]
     cfg = hub.config("shaping=sparse")
@@ -87,6 +81,7 @@ def test_imdb_score_is_the_difference_of_two_logits(hubs: dict[str, Hub]) -> Non
     assert float(score) == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_tldr_reward_model_gives_the_train_references_a_mean_of_zero(hubs: dict[str, Hub]) -> None:
     parts = loaded(hubs["tldr"])
     assert next(parts.reward_model.model.parameters()).dtype == torch.bfloat16
@@ -101,6 +96,7 @@ def test_tldr_reward_model_gives_the_train_references_a_mean_of_zero(hubs: dict[
     assert sum(found) / len(found) == pytest.approx(0, abs=0.02)  # bfloat16 weights
 
 
+@pytest.mark.slow
 def test_hh_score_is_the_raw_logit_behind_the_reward_models_own_prompt(hubs: dict[str, Hub]) -> None:
     parts = loaded(hubs["hh"], "models.reward.weights=float32")
     rollout_prompts = parts.prompts("train", 4, 1).batch(0)
@@ -135,6 +131,7 @@ def test_models_are_parked_after_all_that_needs_them_on_the_device(
     assert seen == ["make_scorer", "HostParking"]
 
 
+@pytest.mark.slow
 def test_offloading_and_recomputing_change_no_number(hubs: dict[str, Hub]) -> None:
     rows = []
     for name, setting in (("usual", "false"), ("thrifty", "true")):
@@ -147,12 +144,3 @@ def test_offloading_and_recomputing_change_no_number(hubs: dict[str, Hub]) -> No
             ]
         )
     assert rows[0] == rows[1]
-
-
-@pytest.mark.parametrize("task", list(BUILD))
-def test_tables_are_made_of_these_runs(hubs: dict[str, Hub], task: str) -> None:
-    runs = [hubs[task].train(f"shaping={method}") for method in ("sparse", "scar")]
-    text = table1_markdown(select_cells(runs))
-    assert "| Sparse RLHF |" in text
-    assert ("trained on people's preferences: it is right on" in text) == (task == "tldr")
-    assert len(cost_rows(runs)) == 2

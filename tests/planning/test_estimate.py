@@ -43,15 +43,6 @@ def test_parts_by_hand(planner: Planner) -> None:
     assert stage(found, "optimizer")["activations"] == pytest.approx(4 * (POLICY + 33), rel=0.01)
 
 
-def test_a_minibatch_of_one_pass_makes_its_gradients_itself(planner: Planner) -> None:
-    run = tiny_run()
-    alone = planner.estimate(replace(run, ppo=replace(run.ppo, minibatch_size=2)))
-    among = planner.estimate(run)
-    # The first pass frees activations while it makes gradients; with those there already nothing makes room for them.
-    assert stage(alone, "update")["gradients"] == stage(among, "update")["gradients"]
-    assert alone.stages[4].peak_bytes < among.stages[4].peak_bytes
-
-
 def test_hours_are_those_of_all_updates(planner: Planner) -> None:
     run = tiny_run()
     found = planner.estimate(run)
@@ -99,13 +90,6 @@ def test_scars_credit(planner: Planner) -> None:
     assert stage(token, "credit")["activations"] == 64 * 2**20  # the bound
     sentence = planner.estimate(tiny_run(**SCAR | {"units": "sentence"}, coalitions=coalitions()))
     assert (sentence.coalitions, sentence.tflop("credit"), stage(sentence, "credit")["activations"]) == (0, 0, 0)
-
-
-def test_a_narrower_copy_scores_coalitions(planner: Planner) -> None:
-    usual, narrow = (
-        planner.estimate(tiny_run(**SCAR, coalitions=coalitions(dtype=dtype))) for dtype in ("float32", "bfloat16")
-    )
-    assert stage(narrow, "update")["reward"] - stage(usual, "update")["reward"] == 2 * POLICY
 
 
 def test_offloading_frees_what_a_stage_does_not_need(planner: Planner) -> None:

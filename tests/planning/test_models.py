@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from scar.commands.build import plain
@@ -61,6 +60,7 @@ def test_pythia_1b_with_a_separate_value_net() -> None:
     assert held_bytes(found.policy.value_trunk) == 4 * trunk + frequencies  # trained in float32
 
 
+@pytest.mark.slow
 def test_llama_7b_in_4_bits_with_adapters() -> None:
     found = paper("hh", load=LoadConfig("nf4", "bfloat16", LORA), reward_weights="bfloat16")
     adapters = 32 * 2 * (32 * 4096 + 4096 * 32)  # layers x (q_proj, v_proj) x (A, B)
@@ -99,28 +99,7 @@ def test_a_real_model_has_as_many_parameters_and_bytes() -> None:
         assert held_bytes(found.policy.model) == sum(tensors.values())
 
 
-def test_the_reference_of_a_whole_model_is_a_frozen_copy() -> None:
-    found = build(GPT2, GPT2)
-    assert held_bytes(found.reference) == held_bytes(found.policy.model)
-    assert held_bytes(found.reference, found.policy.model) == 2 * held_bytes(found.reference)
-    assert not any(p.requires_grad for p in found.reference.parameters())
-
-
-def test_a_4_bit_layer_computes_and_learns_as_the_layer_it_stands_for() -> None:
-    ids, mask = torch.ones(2, 8, dtype=torch.int64), torch.ones(2, 8, dtype=torch.bool)
-    shapes = {}
-    for name, load in {
-        "nf4": LoadConfig("nf4", "bfloat16", LORA),
-        "bf16": LoadConfig("bfloat16", "bfloat16", LORA),
-    }.items():
-        policy = build(LLAMA, LLAMA, load=load).policy
-        hidden = policy.model.base_model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        hidden.sum().backward()
-        shapes[name] = {n: (p.shape, p.grad is not None) for n, p in policy.named_parameters() if p.requires_grad}
-    assert shapes["nf4"] == shapes["bf16"]
-    assert any(learned for _, learned in shapes["nf4"].values())
-
-
+@pytest.mark.slow
 def test_adapters_leave_no_second_copy_and_little_to_train() -> None:
     load = LoadConfig("nf4", "bfloat16", {"rank": 4, "alpha": 4})
     with real_tensors():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -23,16 +21,6 @@ def test_policy_loss_by_hand_for_both_signs() -> None:
     losses, clipped = policy_losses(old + RATIOS.log(), old, ADVANTAGES, clip_range=0.2)
     torch.testing.assert_close(losses, POLICY_BY_HAND)
     assert torch.equal(clipped, POLICY_CLIPPED)
-
-
-def test_policy_hand_numbers_tell_broken_variants_apart() -> None:
-    plain, near = -ADVANTAGES * RATIOS, -ADVANTAGES * RATIOS.clamp(0.8, 1.2)
-    assert not torch.allclose(torch.minimum(plain, near), POLICY_BY_HAND, atol=0.1)  # min for max: optimistic
-    assert not torch.allclose(plain, POLICY_BY_HAND, atol=0.1)  # not clipped
-    assert not torch.allclose(near, POLICY_BY_HAND, atol=0.1)  # always clipped
-    inverse = RATIOS.reciprocal()  # old - new in place of new - old
-    swapped = torch.maximum(-ADVANTAGES * inverse, -ADVANTAGES * inverse.clamp(0.8, 1.2))
-    assert not torch.allclose(swapped, POLICY_BY_HAND, atol=0.1)
 
 
 def test_only_clipped_tokens_lose_their_gradient() -> None:
@@ -61,20 +49,6 @@ def test_value_loss_by_hand() -> None:
     assert torch.equal(clipped[:, :3], torch.tensor([[True, False, True]]))
 
 
-def test_value_hand_numbers_tell_broken_variants_apart() -> None:
-    plain = (VALUES - RETURNS) ** 2
-    around_returns = RETURNS + (VALUES - RETURNS).clamp(-0.2, 0.2)
-    around_old = OLD + (VALUES - OLD).clamp(-0.2, 0.2)
-    broken = {
-        "clip around returns": 0.5 * torch.maximum(plain, (around_returns - RETURNS) ** 2),
-        "min for max": 0.5 * torch.minimum(plain, (around_old - RETURNS) ** 2),
-        "no half": torch.maximum(plain, (around_old - RETURNS) ** 2),
-        "no clip": 0.5 * plain,
-    }
-    for name, losses in broken.items():
-        assert not torch.allclose(losses, VALUE_BY_HAND, atol=0.1), name
-
-
 def test_explained_variance_by_hand() -> None:
     # Returns 1, 2, 3, 4: variance 1.25. Values 1, 1, 3, 3: residuals 0, 1, 0, 1, variance .25. 1 - .25/1.25 = .8.
     returns = torch.tensor([[1.0, 2.0, 50.0], [3.0, 4.0, -50.0]])
@@ -90,14 +64,3 @@ def test_explained_variance_of_constant_values_is_zero_and_of_a_shift_is_one() -
     returns, mask = torch.tensor([[1.0, 2.0, 4.0]]), torch.ones(1, 3, dtype=torch.bool)
     assert explained_variance(torch.full((1, 3), 2.0), returns, mask) == pytest.approx(0.0)
     assert explained_variance(returns + 5, returns, mask) == pytest.approx(1.0)
-
-
-def test_explained_variance_without_variation_is_zero() -> None:
-    constant, mask = torch.full((1, 2), 3.0), torch.ones(1, 2, dtype=torch.bool)
-    assert explained_variance(torch.tensor([[1.0, 2.0]]), constant, mask) == 0.0
-    assert explained_variance(torch.tensor([[1.0]]), torch.tensor([[3.0]]), mask[:, :1]) == 0.0
-
-
-def test_ratio_is_the_exponential_of_the_log_ratio() -> None:
-    losses, _ = policy_losses(torch.tensor([[-1.0]]), torch.tensor([[-1.1]]), torch.tensor([[1.0]]), clip_range=0.2)
-    assert float(losses) == pytest.approx(-math.exp(0.1))

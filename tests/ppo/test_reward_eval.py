@@ -96,10 +96,6 @@ def test_prompts_beyond_the_number_asked_for_do_not_count() -> None:
     assert summary["prompts"] == len(samples) == 3
 
 
-def test_one_prompt_has_no_standard_deviation() -> None:
-    assert evaluated(1)[0]["reward_std"] == 0.0
-
-
 def test_every_batch_has_its_own_stream_of_the_evaluation_seed() -> None:
     assert evaluated(4)[2].seeds == [stream_seed(7, "evaluation_sampling", number) for number in (0, 1)]
     assert evaluated(4, seed=8)[2].seeds != evaluated(4)[2].seeds

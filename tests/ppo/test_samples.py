@@ -34,11 +34,6 @@ def test_samples_of_earlier_versions_are_refused(key: str) -> None:
         rollout_of_samples([{k: v for k, v in ROWS[0].items() if k != key}], pad_id=1, eos_id=0)
 
 
-def test_no_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="no samples"):
-        rollout_of_samples([], pad_id=1, eos_id=0)
-
-
 def test_samples_of_two_kinds_of_prompts_are_refused() -> None:
     with pytest.raises(ValueError, match="some samples have a reward_prompt"):
         rollout_of_samples([ROWS[0], ROWS[1] | {"reward_prompt": "x"}], pad_id=1, eos_id=0)

@@ -144,15 +144,6 @@ def test_value_loss_coefficient_and_learning_rate_scale_the_hand_step() -> None:
     torch.testing.assert_close(policy.table.data[0], torch.tensor([-0.1 / 3, 0.1 / 3, 0.05]))
 
 
-def test_gradients_are_clipped_to_the_largest_norm_by_hand() -> None:
-    policy, rollout, advantages = one_token_case()
-    norm = math.sqrt(0.25 + 0.25 + 0.04)
-    stats, _ = run_update(policy, rollout, advantages, max_grad_norm=norm / 2)
-    # Half the gradients of the one-token case: .25 / 1.25 and .1 / 1.1. The norm is reported as it was before.
-    torch.testing.assert_close(policy.table.data[0], torch.tensor([-0.2, 0.2, 1 / 11]), rtol=0, atol=1e-5)
-    assert stats["grad_norm"] == pytest.approx(norm)
-
-
 def test_statistics_away_from_the_rollout_by_hand() -> None:
     policy, rollout, advantages = one_token_case()
     moved = with_own_logprobs(policy, rollout, log_ratio=math.log(1.5))
@@ -232,33 +223,12 @@ def test_microbatches_give_the_parameters_of_the_whole_minibatch() -> None:
     assert not torch.allclose(tables[0], TinyPolicy(6, seed=1).table.data, atol=1e-2)
 
 
-def test_weighting_microbatches_equally_would_be_seen() -> None:
-    gradients = []
-    for weights in ((3 / 4, 1 / 4), (1 / 2, 1 / 2)):  # by tokens; equally, broken on purpose
-        policy = TinyPolicy(6, seed=1)
-        rollout, advantages = random_case(policy, [3, 1])
-        new = policy.evaluate(rollout.prompts, rollout.response_ids, rollout.response_mask)
-        losses = -advantages.advantages * (new.logprobs - rollout.logprobs).exp()
-        means = losses.sum(1) / rollout.response_mask.sum(1)
-        (weights[0] * means[0] + weights[1] * means[1]).backward()
-        gradients.append(policy.table.grad)
-    assert not torch.allclose(gradients[0], gradients[1], atol=1e-3)
-
-
 def test_first_ratio_error_is_tiny_for_a_fresh_rollout_even_with_large_steps() -> None:
     policy = TinyPolicy(6, seed=1)
     rollout, advantages = random_case(policy, [5, 1, 3, 2])
     stats, _ = run_update(policy, rollout, advantages, batch_size=4, minibatch_size=2, ppo_epochs=4)
     assert stats["first_ratio_error"] < 1e-4
     assert abs(stats["ratio_mean"] - 1) > 1e-2  # it really is about the first step only
-
-
-def test_first_ratio_error_shows_a_mismatch() -> None:
-    policy = TinyPolicy(6, seed=1)
-    rollout, advantages = random_case(policy, [5, 1, 3, 2])
-    shifted = with_own_logprobs(policy, rollout, log_ratio=math.log(1.01))
-    stats, _ = run_update(policy, shifted, advantages, batch_size=4, minibatch_size=2)
-    assert stats["first_ratio_error"] == pytest.approx(0.01, rel=1e-3)
 
 
 def test_first_ratio_error_does_not_cancel_over_tokens() -> None:
@@ -340,12 +310,6 @@ def test_linear_schedule_by_hand() -> None:
     assert [8.0 * (1 - update / 4) for update in (1, 2, 3, 4)] != pytest.approx([8.0, 6.0, 4.0, 2.0])
 
 
-def test_constant_schedule() -> None:
-    policy = TinyPolicy(2)
-    updater = updater_for(policy, ppo_config(learning_rate=8.0, updates=4))
-    assert [updater.set_learning_rate(update) for update in (1, 2, 3, 4)] == [8.0] * 4
-
-
 def test_the_scheduled_rate_reaches_the_optimizer() -> None:
     policy, rollout, advantages = one_token_case()
     updater = updater_for(policy, ppo_config(learning_rate_schedule="linear", updates=4))
@@ -386,12 +350,3 @@ def test_every_episode_is_used_once_an_epoch() -> None:
     assert sorted(seen[:6]) == sorted(first)
     assert sorted(seen[6:]) == sorted(first)
     assert seen[:6] != seen[6:]  # a fresh permutation each epoch
-
-
-def test_rollout_is_not_changed() -> None:
-    policy = TinyPolicy(6, seed=1)
-    rollout, advantages = random_case(policy, [5, 1, 3, 2])
-    before = [t.clone() for t in (rollout.logprobs, rollout.values, advantages.advantages, advantages.returns)]
-    run_update(policy, rollout, advantages, batch_size=4, minibatch_size=2)
-    after = (rollout.logprobs, rollout.values, advantages.advantages, advantages.returns)
-    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))

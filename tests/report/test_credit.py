@@ -7,17 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scar.report.credit import (
-    credit_name,
     credit_of,
     load_credit,
-    notes,
     number,
     pieces_of,
-    strength,
     text_of,
     words_of,
 )
-from tests.builders import property_test
 from tests.report.credit_records import PIECES, example_row, on_units, plain, row_of, write_record
 
 
@@ -52,7 +48,6 @@ def test_eos_is_a_word_of_its_own():
     assert words("", finished=True) == [""]
 
 
-@property_test
 @given(
     st.lists(st.sampled_from(["", " ", "\n", "a", " a", "b ", ",", " \u05e9", "\U0001f600"]), min_size=1), st.booleans()
 )
@@ -86,53 +81,11 @@ def test_pieces_join_words_into_units_and_units_into_words():
     assert [credit_of(row["methods"]["scar:token"], piece) for piece in found] == [0.25, 2.5, -1.25, 0.5, 0.0]
 
 
-def test_a_response_of_nothing_but_eos_has_one_piece():
-    method = on_units([""], [], [], [])
-    assert pieces_of([(0, 1)], method) == [(0, 1)]
-
-
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [
-        ("sparse", "Sparse RLHF"),
-        ("scar:span", "SCAR, span units"),
-        ("prefix", "Prefix (not in the paper)"),
-    ],
-)
-def test_names(label, name):
-    assert credit_name(label) == name
-
-
 @pytest.mark.parametrize(
     ("value", "shown"), [(0.004, "0.00"), (-0.004, "0.00"), (1.236, "+1.24"), (-2.5, "\u22122.50")]
 )
 def test_numbers_have_signs_but_for_zero(value, shown):
     assert number(value) == shown
-
-
-def test_strength_is_the_root_of_the_share_of_the_largest():
-    assert [strength(value, 4.0) for value in (0.0, -1.0, 4.0, 9.0)] == [0.0, 0.5, 1.0, 1.0]
-    assert strength(0.0, 0.0) == 0.0
-
-
-def test_notes_say_scale_reward_model_fill_and_estimator_of_the_methods_shown(tmp_path):
-    record = write_record(tmp_path / "r", [example_row()])
-    first, *rest = notes(record, ["sparse", "scar:token", "scar:span"])
-    assert first == (
-        "IMDB at scale local, reward model trained here (imdb-reward-b2); numbers are not comparable with the paper's, "
-        "only their order is."
-    )
-    assert rest == [
-        f"SCAR on {units} units: {how}; absent units are blanked by the space token; v(empty) is shared out evenly over the units."
-        for units, how in (("token", "sampled Shapley values"), ("span", "Owen values"))
-    ]
-    assert notes(record, ["sparse"]) == [first]
-
-
-def test_hub_models_are_named_and_paper_scale_needs_no_warning(tmp_path):
-    models = {"policy": {"name": "p"}, "reward": {"name": "some/model"}}
-    record = write_record(tmp_path / "r", [example_row()], scale="paper", models=models)
-    assert notes(record, []) == ["IMDB at scale paper, reward model some/model."]
 
 
 def test_a_record_without_all_its_rows_is_refused(tmp_path):

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from scar.report.credit_items import credit_records, credit_verdicts, figure1_files, measured_files
-from scar.report.items import report
 from scar.report.selection import NoRunError, Sources
 from tests.report.credit_records import PIECES, example_row, on_units, plain, row_of, write_record
 
@@ -28,13 +27,13 @@ def test_figure1_is_of_the_typed_text_and_names_its_record(sources, tmp_path):
     files = figure1_files(sources)
     assert set(files) == {"figure1.png", "figure1.pdf", "figure1.json"}
     assert json.loads(files["figure1.json"])["path"] == record.path.as_posix()
-    assert set(report("figure1", sources)) == set(files)
 
 
 def origin(kind, **more):
     return {"source": {"kind": kind}, "fingerprint": "f00d", "model_seed": 1} | more
 
 
+@pytest.mark.slow
 def test_measurements_of_each_task_have_files_of_their_own(sources, tmp_path):
     for task in ("imdb", "hh"):
         rows = [two_methods(number) for number in range(10)]

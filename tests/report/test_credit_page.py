@@ -10,7 +10,6 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import matplotlib.image
 import pytest
 
 from scar.report.credit_page import credit_page, page_data, script_json
@@ -141,57 +140,6 @@ def test_notes_count_trees_that_were_changed(tmp_path):
     assert not [note for note in notes if "rebalanced" in note]
 
 
-def test_two_hundred_samples_are_a_page_of_a_few_megabytes(tmp_path):
-    pieces = [f" word{k}" for k in range(64)]
-    credit = [0.123456 + k / 7 for k in range(64)]
-    hierarchy = [[k, k + 1] for k in range(0, 64, 2)] + [[k, k + 1] for k in range(64, 126, 2)]
-    methods = {name: plain(credit) for name in ("sparse", "uniform", "abc", "prefix")}
-    tree = ["S", *[["NP", ["NN", piece]] for piece in pieces]]
-    for name in ("scar:token", "scar:span"):
-        methods[name] = on_units(pieces, list(range(1, 65)), credit, hierarchy, trees=[tree])
-    record = write_record(tmp_path / "r", [row_of(pieces, methods, number=k, finished=False) for k in range(200)])
-    assert len(credit_page(record)) < 5e6
-
-
-@needs_browser
-def test_tokens_rows_and_sums_are_shown(record, tmp_path):
-    dom = dom_of(
-        tmp_path,
-        credit_page(record),
-        script="document.body.dataset.loads = performance.getEntriesByType('resource').length;",
-    )
-    assert dom.heads() == [" a", " great", "ly", " sad", ",", " film", "<EOS>"]
-    minus = "\u2212"
-    assert dom.rows() == {
-        "Sparse RLHF": ["0.00"] * 6 + ["+2.00", "= +2.00"],
-        "ABC": ["+0.10", "+0.40", "+0.50", "+0.20", "+0.30", "+0.50", "0.00", "= +2.00"],
-        "SCAR, token units": ["+0.25", "+1.50", "+1.00", f"{minus}1.25", "0.00", "+0.50", "0.00", "= +2.00"],
-        "SCAR, span units": ["+2.50", f"{minus}0.50", "0.00", "= +2.00"],
-    }
-    [span] = dom.all(
-        "td",
-        colspan="3",
-        title='SCAR, span units: unit " a greatly" (token 0 to 2), paid at its last token (2): 2.5000, 125.0 % of +2.00',
-    )
-    assert "unit" in span["class"]
-    assert "positive" in span["class"]
-    assert "--strength: 0.8" in span["style"]
-    [body] = dom.all("body")
-    assert body["data-loads"] == "0"
-    assert [button["text"] for button in dom.all("button") if "data-place" in button] == [
-        "+2.00a greatly sad, film",
-        f"{minus}1.50<b>bold</b> \U0001f600 \u05e9\u05dc\u05d5\u05dd\u00e9 &lt;",
-    ]
-    [chosen] = [
-        option["text"]
-        for option in dom.all("option")
-        if "selected" in option or option.get("value") == "scar:span parse"
-    ]
-    assert chosen == "SCAR, span units: parse tree"
-    [svg] = dom.all("svg")
-    assert svg["text"] == "aDTgreatlyRBNPsadJJ,,filmNNVPS"  # children before their parent
-
-
 @needs_browser
 def test_hostile_texts_are_text_and_keys_change_the_view(record, tmp_path):
     keys = "for (const key of ['w', 's']) document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));"
@@ -225,42 +173,6 @@ def test_hostile_texts_are_text_and_keys_change_the_view(record, tmp_path):
     assert "\u22121.50" in dom.all("svg")[0]["text"]  # the root of the tree over units
     [current] = dom.all("button", **{"aria-current": "true"})
     assert current["text"].startswith("\u22121.50")
-
-
-@needs_browser
-def test_arrow_keys_go_to_the_next_response_and_search_narrows_the_list(record, tmp_path):
-    press = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));"
-    search = "const box = document.getElementById('search'); box.value = 'BOLD'; box.dispatchEvent(new Event('input'));"
-    inside = (
-        "const cell = document.querySelector('#credit td'); cell.focus();"
-        "cell.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));"
-    )
-    dom = dom_of(tmp_path, credit_page(record), script=press + search + inside)
-    [place] = dom.all("span", id="place")
-    assert place["text"] == "1 of 1 (number 1)"  # the arrow within the table did not leave the response
-    [found] = dom.all("p", id="found")
-    assert found["text"].startswith("1 of 2 responses")
-    [detail] = dom.all("p", id="detail")
-    assert detail["text"] == 'Sparse RLHF: token " \U0001f600" (token 1): 0.0000, 0.0 % of \u22121.50'
-
-
-@needs_browser
-@pytest.mark.parametrize(("size", "scheme"), [("1300,900", 1), ("420,1400", 0)])
-def test_page_is_drawn_light_and_dark_wide_and_narrow(record, tmp_path, size, scheme):
-    picture = tmp_path / "page.png"
-    browse(
-        tmp_path,
-        credit_page(record),
-        f"--screenshot={picture}",
-        f"--window-size={size}",
-        f"--blink-settings=preferredColorScheme={scheme}",
-    )
-    pixels = matplotlib.image.imread(picture)[..., :3]
-    assert pixels.shape[1::-1] == tuple(map(int, size.split(",")))
-    ground = float(pixels[-1, -1].mean())
-    assert ground > 0.9 if scheme else ground < 0.15
-    blue = (pixels[..., 2] - pixels[..., 0] > 0.25).mean()  # boxes of credit
-    assert blue > 0.002
 
 
 @pytest.mark.slow

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
 from scar.report import credit as credit_stats_module
-from scar.report.credit import credit_stats, position_shares, rank_correlation, rated_words, vader_lexicon
-from scar.report.credit_figures import stats_csv, stats_figure, stats_markdown
+from scar.report.credit import credit_stats, position_shares, rank_correlation, rated_words
 from scar.report.credit_items import credit_files
 from tests.report.credit_records import example_row, on_units, plain, row_of, write_record
 
@@ -137,54 +135,12 @@ def test_intervals_are_of_responses_not_of_words(tmp_path):
     assert (high - low) / 2 == pytest.approx(1.96 * 0.5 / 20**0.5, rel=0.2)
 
 
-def test_the_same_record_gives_the_same_numbers(tmp_path):
-    rows = [row("great good bad", [float(k), 1.0, -k * k]) for k in range(6)]
-    record = write_record(tmp_path / "r", rows)
-    assert credit_stats(record, lexicon=LEXICON) == credit_stats(record, lexicon=LEXICON)
-
-
-def test_tables_state_numbers_and_what_they_rest_on(tmp_path):
-    rows = [row("great good bad", [3.0, 2.0, 1.0]), row("great good bad", [3.0, 2.0, -3.0])]
-    record = write_record(tmp_path / "r", rows)
-    found = credit_stats(record, lexicon=LEXICON)
-    text = stats_markdown(record, found)
-    assert text.startswith("# Where credit goes: 2 responses\n\n- IMDB at scale local, reward model trained here")
-    assert (
-        "| ABC | 2 | 0.27 [0.17, 0.38] | - (0) | 0.17 [0.00, 0.33] |" in text
-    )  # last: 1/6 and 3/8; negative: 0 and 1/3
-    # Ranks of credit 1, 2, 3.5, 3.5, 5.5, 5.5 beside 1.5, 1.5, 3.5, 3.5, 5.5, 5.5: 16 / sqrt(16.5 * 16).
-    assert "| ABC | 6 | 0.98 [0.98, 1.00] | 1.00 [1.00, 1.00] (2) | 2.50 [2.50, 2.50] | -1.00 [-3.00, 1.00] |" in text
-    table = pd.read_csv(pd.io.common.StringIO(stats_csv(found)))
-    assert table["last_content"].item() == pytest.approx((1 / 6 + 3 / 8) / 2)
-    assert table["last_content_low"].item() == pytest.approx(1 / 6)
-    assert table["mass_2"].item() == pytest.approx((3 / 6 + 3 / 8) / 2)
-    assert "rho, all words" not in stats_markdown(record, credit_stats(record))
-
-
-def test_figure_has_a_line_a_method_and_bars_with_intervals(tmp_path):
-    record = write_record(tmp_path / "r", [example_row(number=k) for k in range(3)])
-    found = credit_stats(record, lexicon=LEXICON | {"greatly": 2.0})
-    mass, signed, bars = stats_figure(record, found).axes
-    lines = {line.get_label(): line.get_ydata().tolist() for line in mass.get_lines()}
-    assert list(lines) == ["Sparse RLHF", "ABC", "SCAR, token units", "SCAR, span units"]
-    assert lines["ABC"] == found[1]["mass"]
-    assert signed.get_lines()[0].get_ydata().tolist() == found[0]["signed"]
-    assert [patch.get_width() for patch in bars.patches] == pytest.approx([r["rho"][0] for r in found if r["rho"]])
-    assert len(stats_figure(record, credit_stats(record)).axes) == 2
-
-
-def test_the_lexicon_rates_words_as_people_do():
-    lexicon = vader_lexicon()
-    assert lexicon["good"] > 0 > lexicon["disturbing"]
-    assert "film" not in lexicon
-
-
 def test_files_of_one_response_and_of_many(tmp_path):
     one = write_record(tmp_path / "one", [example_row()])
     assert list(credit_files(one)) == ["credit.html", "figure1.png", "figure1.pdf"]
     many = write_record(tmp_path / "many", [example_row(number=k) for k in range(10)], task="tldr")
-    assert list(credit_files(many)) == ["credit.html", *STATS]
-    assert b"rho, all words" not in credit_files(many)["credit_stats.md"]  # not a reward of sense
-    assert "figure1.pdf" in credit_files(many, item=3)
+    files = credit_files(many)
+    assert list(files) == ["credit.html", *STATS]
+    assert b"rho, all words" not in files["credit_stats.md"]  # not a reward of sense
     with pytest.raises(ValueError, match="allowed: 0 to 9"):
         credit_files(many, item=10)

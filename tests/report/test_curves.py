@@ -51,14 +51,6 @@ def test_figure4_is_in_minutes_while_runs_are_short(make_run):
     assert "no run of ABC, SCAR, token units" in figure._suptitle.get_text().replace("\n", " ")
 
 
-def test_figure4_is_in_gpu_hours_on_a_gpu(make_run):
-    cuda = {"kind": "cuda", "name": "a card"}
-    runs = [make_run("sparse", 1, task="tldr", rewards=(0.0, 1.0), times=(3600.0, 7200.0), device=cuda)]
-    figure = figure4(select_variants(runs, "tldr", FIGURE4, seeds=[1]))
-    assert figure.axes[0].get_xlabel() == "device time, GPU-hours"
-    assert lines_of(figure)["Sparse RLHF"].get_xdata().tolist() == [1.0, 2.0]
-
-
 def test_figure5_tells_kinds_of_units_apart_and_counts_seeds(make_run):
     runs = [make_run("scar", 1, task="tldr", folder=units, segmentation=units) for units in ("span", "token")]
     runs += [make_run("scar", 2, task="tldr", segmentation="span")]
@@ -96,27 +88,3 @@ def test_variants_that_do_not_share_their_settings_are_refused(make_run):
     runs[1] = make_run("scar", 1, task="tldr", folder="other", segmentation="token", config={"ppo.kl_coef": 0.1})
     with pytest.raises(ValueError, match="unfair comparison on task tldr"):
         select_variants(runs, "tldr", FIGURE5, seeds=[1])
-
-
-def test_two_runs_of_one_variant_and_seed_are_refused(make_run):
-    runs = [make_run("scar", 1, task="tldr", folder=f"{i}", segmentation="span") for i in range(2)]
-    with pytest.raises(ValueError, match="two records of one run"):
-        select_variants(runs, "tldr", FIGURE5, seeds=[1])
-
-
-def test_scales_do_not_mix(make_run):
-    runs = [make_run("scar", 1, task="tldr", folder=units, segmentation=units) for units in ("span",)]
-    runs += [make_run("scar", 1, task="tldr", segmentation="token", scale="smoke")]
-    with pytest.raises(ValueError, match="several scales"):
-        select_variants(runs, "tldr", FIGURE5, seeds=[1])
-
-
-def test_captions_stay_within_the_figure(make_run):
-    cpu = {"kind": "cpu", "name": "a processor with a long name, 2 threads of very many"}
-    runs = [make_run("scar", s, task="tldr", segmentation="span", device=cpu) for s in (1, 2)]
-    for draw, of in ((figure4, FIGURE4), (figure5, FIGURE5)):
-        figure = draw(select_variants(runs, "tldr", of, seeds=[1, 2]))
-        figure.canvas.draw()
-        box = figure._suptitle.get_window_extent()
-        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
-    assert "± 1 std" in figure._suptitle.get_text()

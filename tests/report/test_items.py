@@ -7,7 +7,7 @@ import re
 import pytest
 
 from scar.report.items import report, verdicts
-from scar.report.selection import NoRunError, Sources
+from scar.report.selection import Sources
 
 
 @pytest.fixture
@@ -62,9 +62,16 @@ def test_the_verdict_on_the_default_critic_stands_beside_the_main_claim(sources,
     )
 
 
-def test_what_is_missing_is_said_with_the_command_that_makes_it(sources, make_run):
-    make_run("scar", 1)
+def test_a_page_of_one_run_says_what_is_missing_and_unfinished_and_holds_no_markup_of_records(
+    sources, make_run, tmp_path
+):
+    make_run("scar", 1, folder="local/a", device={"kind": "cpu", "name": "<script>alert(1)</script>"})
+    make_run("scar", 2, folder="local/b.partial")
     text = report("all", sources)["report.html"].decode()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert f"Unfinished runs, left out: {tmp_path}/runs/local/b.partial" in text
+    assert "n=1/2" in text
     assert "Missing: " in text
     assert "make reproduce-fig4 SCALE=local" in text
     words = {verdict.claim: verdict.verdict for verdict in verdicts(sources)}
@@ -83,23 +90,3 @@ def test_claims_of_runs_that_may_not_be_compared_cannot_be_said(sources, make_ru
     assert found["Table 1"].verdict == "cannot be said"
     assert "unfair comparison" in found["Table 1"].evidence
     assert found["Figure 4"].verdict == "not run"
-
-
-def test_unfinished_runs_are_named_and_left_out(sources, make_run, tmp_path):
-    make_run("scar", 1, folder="local/a")
-    make_run("scar", 2, folder="local/b.partial")
-    text = report("all", sources)["report.html"].decode()
-    assert f"Unfinished runs, left out: {tmp_path}/runs/local/b.partial" in text
-    assert "n=1/2" in text
-
-
-def test_a_figure_of_a_task_that_was_left_out_says_so(sources, whole):
-    with pytest.raises(NoRunError, match=r"of task tldr, which was left out: tasks=\[imdb\]"):
-        report("figure4", Sources(scale="local", records=sources.records, tasks=["imdb"]))
-
-
-def test_texts_from_records_cannot_become_markup(sources, make_run):
-    make_run("scar", 1, device={"kind": "cpu", "name": "<script>alert(1)</script>"})
-    text = report("all", sources)["report.html"].decode()
-    assert "<script" not in text
-    assert "&lt;script&gt;" in text

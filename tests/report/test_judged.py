@@ -62,29 +62,6 @@ def test_markdown_says_who_judged_and_how_many_seeds_there_are(judged):
     assert table2_csv(runs).splitlines()[1].startswith("tldr,scar,sparse,3,0,1,0,1,4,0.75,")
 
 
-def test_both_orders_show_how_often_they_agree(judged):
-    rows = [
-        {
-            "item": 0,
-            "verdict": "win",
-            "by_order": ["win", "win"],
-            "answers": [{"method_first": True}],
-            "preference": 0.8,
-        },
-        {
-            "item": 1,
-            "verdict": "tie",
-            "by_order": ["win", "loss"],
-            "answers": [{"method_first": False}],
-            "preference": 0.6,
-        },
-    ]
-    record = judged("wt", rows=rows)
-    (row,) = table2_rows([record])
-    assert (row["agreement"], row["preference"]) == (0.5, pytest.approx(0.7))
-    assert "| preference | agreement |" in table2_markdown([record], wanted_seeds=1)
-
-
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -148,13 +125,3 @@ def test_broken_records_are_named_with_their_folder(judged, file, text, message)
     with pytest.raises(ValueError, match=message) as caught:
         table2_rows([JudgementRecord(record.path)])
     assert str(record.path) in str(caught.value)
-
-
-def test_a_judgement_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("scar.tracking.judgements.write_json", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_judgement(tmp_path / "seed1", {}, [])
-    assert list(tmp_path.iterdir()) == []

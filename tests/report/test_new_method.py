@@ -35,6 +35,7 @@ def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+@pytest.mark.slow
 def test_it_is_in_every_table(sources):
     files = report("all", sources)
     for name in ("table1.md", "comparisons.md", "report.html"):

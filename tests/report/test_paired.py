@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from scar.report.sweeps import paired_markdown, paired_rows
+from scar.report.sweeps import paired_rows
 from scar.tracking.records import RunRecord
 
 Make = Callable[..., RunRecord]
@@ -52,10 +52,3 @@ def test_runs_without_a_partner_are_left_out_and_one_seed_has_no_interval(make_r
     records = [make_run("prefix", 1, final=1.0), make_run("scar", 1, final=3.0), make_run("scar", 2, final=99.0)]
     (row,) = paired_rows(records)
     assert (row["seeds"], row["final_reward"], row["final_reward_interval"]) == (1, 2.0, None)
-
-
-def test_markdown_says_what_it_compares_and_is_empty_without_the_base(make_run: Make) -> None:
-    text = paired_markdown(sweep(make_run))
-    assert "Differences from prefix" in text
-    assert "| imdb | - | scar | 3 | 6 | +3.50 [+1.02, +5.98] | +0.00 | +0.0 | +0.0 |" in text
-    assert paired_markdown([make_run("sparse", folder="alone")]) == ""

@@ -55,10 +55,6 @@ def test_settings_that_only_scar_has_do_not_spoil_the_pairs(make_run: Make) -> N
     ]
 
 
-def test_alpha_is_one_column(make_run: Make) -> None:
-    assert varied([make_run(folder=f"{alpha}", alpha=alpha) for alpha in (0.2, 0.8)]) == ["alpha"]
-
-
 def test_markdown_and_csv_have_a_line_a_setting(make_run: Make) -> None:
     records = kl_sweep(make_run)
     lines = sweep_markdown(records).splitlines()
@@ -70,10 +66,3 @@ def test_markdown_and_csv_have_a_line_a_setting(make_run: Make) -> None:
 def test_two_runs_of_one_setting_and_seed_are_refused(make_run: Make) -> None:
     with pytest.raises(ValueError, match="two records of one setting and seed"):
         sweep_rows([make_run("sparse", 1, folder="a"), make_run("sparse", 1, folder="b")])
-
-
-def test_no_records_and_several_scales_are_refused(make_run: Make) -> None:
-    with pytest.raises(ValueError, match="no records"):
-        sweep_rows([])
-    with pytest.raises(ValueError, match="several scales"):
-        sweep_rows([make_run("sparse", 1), make_run("sparse", 2, scale="smoke")])

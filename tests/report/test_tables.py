@@ -44,18 +44,6 @@ def test_cell_is_mean_and_sample_std_over_seeds_with_n(make_run):
     assert line == ["IMDB", "0.50", "2.00 ± 1.00 (n=3)"]
 
 
-def test_one_seed_has_no_std(make_run):
-    runs = [make_run("scar", 1, final=1.25)]
-    assert row_of(rows_of(runs), "scar")["final_reward_std"] is None
-    assert cells_of(markdown_of(runs, methods=["scar"]), "IMDB")[0][2] == "1.25 ± - (n=1)"
-
-
-def test_seed_zero_is_a_seed(make_run):
-    runs = [make_run("scar", seed, final=float(seed)) for seed in (0, 1)]
-    assert row_of(rows_of(runs, seeds=[0]), "scar")["final_reward_mean"] == 0.0
-    assert row_of(rows_of(runs), "scar")["n"] == 2
-
-
 def test_incomplete_and_empty_cells_show_their_n_and_are_listed(make_run):
     runs = [make_run("scar", seed, final=2.0) for seed in (1, 2, 3)] + [make_run("abc", 2, final=1.0)]
     markdown = markdown_of(runs, methods=["uniform", "abc", "scar"], seeds=[1, 2, 3])
@@ -64,24 +52,9 @@ def test_incomplete_and_empty_cells_show_their_n_and_are_listed(make_run):
     assert cells_of(markdown, "Uniform")[0][2] == "n=0/3"
 
 
-def test_best_mean_is_bold_only_in_a_complete_row(make_run):
-    runs = [make_run(m, s, final=f) for m, f in (("sparse", 1.0), ("scar", 2.0)) for s in (1, 2)]
-    methods = ["sparse", "scar"]
-    assert cells_of(markdown_of(runs, methods=methods), "IMDB")[0][2:] == [
-        "1.00 ± 0.00 (n=2)",
-        "**2.00 ± 0.00** (n=2)",
-    ]
-    assert "**" not in markdown_of(runs[1:], methods=methods, seeds=[1, 2])
-
-
 def test_columns_are_the_papers_and_prefix_says_that_it_is_not(make_run):
     header = cells_of(markdown_of([make_run("scar"), make_run("prefix")]), "final test reward")[0]
     assert header[1:] == ["SFT policy", "Sparse RLHF", "Uniform", "ABC", "SCAR", "Prefix (not in the paper)"]
-
-
-def test_papers_row_stands_below_ours(make_run):
-    line = cells_of(markdown_of([make_run("scar", task="tldr")]), "TL;DR (paper, other models and data)")[0]
-    assert line[1:] == ["-", "1.60 ± 0.11", "1.68 ± 0.02", "2.85 ± 0.21", "4.35 ± 0.11"]
 
 
 def test_paper_results_are_those_of_table_1():
@@ -101,34 +74,6 @@ def test_sft_policy_shows_a_range_when_its_evaluations_differ(make_run):
 
 
 # --- caption ------------------------------------------------------------------------------------------------------
-
-
-def test_caption_names_scale_device_seeds_runs_and_model_seed(make_run):
-    markdown = markdown_of([make_run("scar", 1), make_run("scar", 4)])
-    assert "# Table 1, scale local" in markdown
-    assert "Device: CPU (a laptop). Seeds 1, 4; 2 runs; model seed 1 (" in markdown
-    assert "Commit c0ffee." in markdown
-    assert "uncommitted" not in markdown
-
-
-def test_caption_tells_of_several_commits_and_dirty_trees(make_run):
-    markdown = markdown_of([make_run("scar", 1, commit="b" * 40, dirty=True), make_run("scar", 2)])
-    assert f"From 2 commits: {'b' * 10} (1 runs, as " in markdown
-    assert "imdb-scar-2); 1 of 2 runs from a tree with uncommitted changes." in markdown
-
-
-def test_a_smoke_runs_order_is_not_claimed_to_mean_anything(make_run):
-    assert "only their order is" in markdown_of([make_run("scar", 1)])
-    assert "only their order is" not in markdown_of([make_run("scar", 2, scale="smoke")])
-
-
-def test_zero_has_no_sign(make_run):
-    runs = [make_run("scar", 1, final=-0.001, initial=-0.001)]
-    assert cells_of(markdown_of(runs, methods=["scar"]), "IMDB")[0][1:] == ["0.00", "0.00 ± - (n=1)"]
-
-
-def test_caption_tells_that_a_commit_is_unknown(make_run):
-    assert "Commit unknown." in markdown_of([make_run("scar", 1, commit=None, dirty=None)])
 
 
 @pytest.mark.parametrize(("scale", "warned"), [("smoke", True), ("local", True), ("paper", False)])
@@ -173,11 +118,6 @@ def test_seeds_above_sparse_are_paired_and_missing_pairs_show(make_run):
     assert cells_of(markdown, "Sparse RLHF")[0][7] == "-"
 
 
-def test_without_sparse_runs_nothing_is_compared_with_them(make_run):
-    line = cells_of(markdown_of([make_run("scar")]), "SCAR")[0]
-    assert line[6:8] == ["- (no sparse runs)", "- (no sparse runs)"]
-
-
 def test_row_of_a_method_by_hand(make_run):
     timed = {"credit_seconds": (0.1, 0.3), "rewards": (1.0, 2.0)}  # area 1.5; 0.4 of 2 seconds; queries 2 and 4
     runs = [make_run("scar", 1, kl=4.0, seconds=10.0, **timed), make_run("scar", 2, kl=6.0, seconds=14.0, **timed)]
@@ -187,16 +127,6 @@ def test_row_of_a_method_by_hand(make_run):
     assert line[8:] == ["13.0 ± 0.0", "3.0", "12.0 ± 2.8", "20%"]
     assert cells_of(markdown, "method")[0][10] == "CPU-seconds per run"
     assert cells_of(markdown, "SFT policy")[0][8] == "16.0"
-
-
-def test_seconds_say_whether_they_are_a_cpus_or_a_gpus(make_run):
-    runs = [make_run("scar", 1, device={"kind": "cuda", "name": "a card"})]
-    assert cells_of(markdown_of(runs), "method")[0][10] == "GPU-seconds per run"
-    markdown = markdown_of([*runs, make_run("sparse", 1)])
-    assert cells_of(markdown, "method")[0][10] == "seconds per run"
-    assert cells_of(markdown, "SCAR")[0][10] == "20.0 ± - (GPU)"
-    assert cells_of(markdown, "Sparse RLHF")[0][10] == "20.0 ± - (CPU)"
-    assert "Device: CPU (a laptop), GPU (a card)." in markdown
 
 
 def test_runs_of_one_method_on_cpu_and_gpu_are_not_averaged(make_run):
@@ -234,11 +164,6 @@ def test_settings_may_not_differ_between_seeds_of_a_method_either(make_run):
         select_cells([make_run("scar", 1), make_run("scar", 2, segmentation="span")])
 
 
-def test_a_difference_without_a_flag_says_so(make_run):
-    with pytest.raises(ValueError, match=r"method\.budget: 8 / 9; no flag tells them apart"):
-        select_cells([make_run("scar", s, config={"method.budget": s + 7}) for s in (1, 2)])
-
-
 def test_a_table_takes_the_runs_of_its_own_experiment_and_names_the_others(make_run):
     # What README's first example leaves behind, beside Table 1's own runs.
     typed = make_run("scar", 3, task="tldr", folder="typed", alpha=0.5, final=9.0)
@@ -250,23 +175,11 @@ def test_a_table_takes_the_runs_of_its_own_experiment_and_names_the_others(make_
     assert "1.00 ± 0.00 (n=2)" in text
 
 
-def test_one_run_made_for_the_table_weighs_more_than_many_others(make_run):
-    typed = [make_run("scar", s, folder=f"typed{s}", alpha=0.5) for s in (1, 2, 3)]
-    own = make_run("scar", 1, folder="own", experiment="table1")
-    assert select_cells([*typed, own]).records == [own]
-
-
 def test_without_a_run_made_for_the_table_the_settings_with_most_seeds_are_taken(make_run):
     runs = [make_run("scar", s, folder=f"{s}") for s in (1, 2)]
     cells = select_cells([make_run("scar", 3, folder="typed", alpha=0.5), *runs])
     assert cells.records == runs
     assert len(cells.left_out) == 1
-
-
-def test_many_runs_of_other_settings_are_counted(make_run):
-    own = make_run("scar", 1, folder="own", experiment="table1")
-    typed = [make_run("scar", 1, folder=f"typed{n}", alpha=n / 10) for n in range(6)]
-    assert "; and 2 more." in table1_markdown(select_cells([own, *typed]))
 
 
 def test_the_same_run_twice_is_refused(make_run):
@@ -320,11 +233,6 @@ def test_methods_that_start_from_other_models_are_refused(make_run):
 def test_alpha_may_differ_between_methods_and_everything_between_tasks(make_run):
     check_fairness([make_run("uniform", 1, alpha=1.0, config={}), make_run("scar", 1)])
     check_fairness([make_run("scar", 2), make_run("scar", 1, task="tldr", config={"ppo.kl_coef": 0.05})])
-
-
-def test_scales_are_not_mixed(make_run):
-    with pytest.raises(ValueError, match="local, smoke"):
-        select_cells([make_run("scar", 1), make_run("scar", 2, scale="smoke")])
 
 
 def test_no_fitting_record_is_an_error(make_run):

@@ -9,7 +9,6 @@ from nltk.tree import Tree
 
 from scar.segmentation.chunks import ChunkParser, clauses
 from scar.segmentation.trees import cut_tree
-from tests.builders import property_test
 
 SPECIAL = [
     "the",
@@ -73,7 +72,6 @@ def test_the_tree_of_chunks_by_hand() -> None:
     assert (found.starts, found.tree) == ([0, 2, 5, 8], [[0, 1], [2, 3]])
 
 
-@property_test
 @given(sentences=st.lists(WORDS, max_size=4), max_words=st.integers(1, 6))
 def test_chunks_take_anything(sentences: list[list[str]], max_words: int) -> None:
     trees = ChunkParser(max_words).parse(sentences)
@@ -83,8 +81,3 @@ def test_chunks_take_anything(sentences: list[list[str]], max_words: int) -> Non
             for chunk in clause:
                 assert sum(any(c.isalnum() for c in word) for word in chunk) <= max_words
                 assert 0 < len(chunk) <= 3 * max_words
-
-
-def test_chunk_length_is_checked() -> None:
-    with pytest.raises(ValueError, match="max_words=0"):
-        ChunkParser(0)

@@ -8,11 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scar.segmentation.hierarchies import hierarchy_of
 from scar.segmentation.segmenters import TokenSegmenter
-from scar.segmentation.units import token_tree
 from scar.types import Rollout, Units
-from tests.builders import EOS, PAD, check_hierarchy, make_rollout, property_test, rollout_of
+from tests.builders import EOS, PAD, check_hierarchy, rollout_of
 
 VOCABULARY = [
     " the",
@@ -71,7 +69,6 @@ def check_units(units: Units, rollout: Rollout) -> None:
         check_hierarchy(units.hierarchies[row], count)
 
 
-@property_test
 @given(responses=RESPONSES, padding=st.integers(0, 2))
 def test_token_segmenter_partitions_every_response(responses: list[tuple[list[int], bool]], padding: int) -> None:
     rollout = rollout_of([ids for ids, _ in responses], [done for _, done in responses], response_padding=padding)
@@ -90,27 +87,3 @@ def test_token_segmenter_by_hand() -> None:
     # Words (0, 1) = 5, with the point (5, 2) = 6; word (3, 4) = 7; both sentences (6, 7).
     assert units.hierarchies[0].tolist() == [[0, 1], [5, 2], [3, 4], [6, 7]]
     assert units.hierarchies[1].shape == (0, 2)
-
-
-def test_segmenting_does_not_depend_on_the_rest_of_the_batch() -> None:
-    segmenter = TokenSegmenter(tokenizer=FakeTokenizer())
-    contents, finished = [[10, 11, 14, 12, 13, 24], [11, 15, 10]], [True, False]
-    together = segmenter.segment(rollout_of(contents, finished, response_padding=2))
-    for row in range(2):
-        alone = segmenter.segment(rollout_of([contents[row]], [finished[row]]))
-        assert alone.hierarchies[0].tolist() == together.hierarchies[row].tolist()
-        assert alone.unit_index[0].tolist() == together.unit_index[row, : alone.unit_index.shape[1]].tolist()
-
-
-def test_a_batch_of_nothing_but_eos_has_no_units() -> None:
-    rollout = make_rollout([1, 1], finished=[True, True])
-    units = TokenSegmenter(tokenizer=FakeTokenizer()).segment(rollout)
-    check_units(units, rollout)
-    assert units.count.tolist() == [0, 0]
-
-
-def test_the_hierarchy_is_that_of_the_decoded_pieces() -> None:
-    ids = [10, 11, 15, 12, 13, 14, 24, 10]
-    units = TokenSegmenter(tokenizer=FakeTokenizer()).segment(rollout_of([ids], [False]))
-    expected = hierarchy_of(token_tree([VOCABULARY[token - FIRST] for token in ids]))
-    assert units.hierarchies[0].tolist() == expected.tolist()

@@ -9,18 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.tree import Tree
-from omegaconf import OmegaConf
 
 from scar.interfaces import Segmenter
 from scar.segmentation.chunks import ChunkParser
 from scar.segmentation.hierarchies import coalition_count, hierarchy_of
 from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter, parse_in_time
 from scar.types import Rollout, Units
-from tests.builders import property_test, rollout_of
+from tests.builders import rollout_of
 from tests.segmentation.samples import (
     IDS,
     FunctionParser,
@@ -72,7 +70,6 @@ def segment(segmenter: Segmenter, text: str) -> tuple[list[str], Units]:
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
-@property_test
 @given(responses=RESPONSES, padding=st.integers(0, 2))
 def test_units_partition_every_response_within_bounds(
     name: str, responses: list[tuple[list[int], bool]], padding: int
@@ -97,14 +94,6 @@ def test_units_partition_every_response_within_bounds(
         assert alone.hierarchies[0].tolist() == units.hierarchies[row].tolist()
 
 
-@pytest.mark.parametrize("name", SEGMENTERS)
-def test_a_batch_of_nothing_but_eos_has_no_units(name: str) -> None:
-    rollout = rollout_of([[], []], [True, True], response_padding=1)
-    units = SEGMENTERS[name]().segment(rollout)
-    check_units(units, rollout)
-    assert units.count.tolist() == [0, 0]
-
-
 def test_words_are_players_by_hand() -> None:
     pieces, units = segment(SEGMENTERS["word"](), "Dr. Smith doesn't, caf\u00e9 \U0001f600!\nNo")
     assert pieces == ["Dr.", "Smith", "does", "n't", ",", "caf\u00e9", "\U0001f600", "!", "No"]
@@ -112,25 +101,10 @@ def test_words_are_players_by_hand() -> None:
     assert units.hierarchies[0].tolist() == hierarchy_of([0, [[1, [2, 3], 4], [5, 6, 7]], 8]).tolist()
 
 
-def test_word_pieces_are_one_player() -> None:
-    rollout = rollout_of([encode("zqx zqx")], [False])
-    one = TokenSegmenter(tokenizer=byte_tokenizer()).segment(rollout)
-    merged = TokenSegmenter(tokenizer=byte_tokenizer(), merge_subwords=True).segment(rollout)
-    assert int(one.count[0]) > 2
-    assert texts_of(merged, rollout) == ["zqx", "zqx"]
-
-
 def test_sentences_are_players_by_hand() -> None:
     pieces, units = segment(SEGMENTERS["sentence"](), "Dr. No left. He won!\n\nDid he? Not yet; 3.5 km and")
     assert pieces == ["Dr. No left.", "He won!", "Did he?", "Not yet; 3.5 km and"]
     assert units.hierarchies[0].tolist() == [[0, 1], [2, 3], [4, 5]]
-
-
-def test_a_hundred_sentences_share_units() -> None:
-    pieces, units = segment(SEGMENTERS["sentence"](), "No. " * 100)
-    assert len(pieces) == 12
-    assert coalition_count(units.hierarchies[0]) == 108
-    assert {piece.count("No") for piece in pieces} <= {6, 7, 12, 13}  # 100 halved three or four times
 
 
 FILM = "I love this movie because the acting was really superb. Watch it (now)!"
@@ -200,18 +174,6 @@ def test_a_batch_without_sentences_asks_no_parser() -> None:
     assert span_segmenter(lambda words: 1 / 0).segment(rollout).count.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("branching", [right_branching, left_branching])
-def test_lopsided_trees_stay_affordable(branching: Any) -> None:
-    text = " ".join(f"the word{k}" for k in range(40))
-
-    def pairs(words: Sequence[str]) -> Any:
-        return branching([list(words[k : k + 2]) for k in range(0, len(words), 2)])
-
-    pieces, units = segment(span_segmenter(pairs), text)
-    assert len(pieces) == 12
-    assert coalition_count(units.hierarchies[0]) == 184  # 1 + 11 mid-split
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -227,16 +189,3 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     if "max_units" in settings:
         with pytest.raises(ValueError, match=message):
             SentenceSegmenter(tokenizer=byte_tokenizer(), **settings)
-
-
-def test_parsers_are_named_in_the_configuration() -> None:
-    node = OmegaConf.create(
-        {
-            "_target_": "scar.segmentation.segmenters.SpanSegmenter",
-            "parser": {"_target_": "scar.segmentation.chunks.ChunkParser", "max_words": 3},
-            "max_units": 6,
-        }
-    )
-    segmenter = instantiate(node, _partial_=True)(tokenizer=byte_tokenizer())
-    pieces, _ = segment(segmenter, "one two three four five")
-    assert pieces == ["one two three", "four five"]

@@ -79,12 +79,6 @@ def test_another_number_of_leaves_is_no_parse(monkeypatch: pytest.MonkeyPatch) -
     assert StanzaParser().parse([["cannot"]]) == [None]
 
 
-def test_no_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = installed(monkeypatch, FakeStanza())
-    assert StanzaParser().parse([[]]) == [None]
-    assert fake.asked == []
-
-
 def test_pipeline_is_made_once_without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = installed(monkeypatch, FakeStanza(["(ROOT (UH Yes))"]))
     parser = StanzaParser("models", "default_accurate", pipeline_options={"use_gpu": False, "verbose": True})
@@ -127,13 +121,6 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parsers, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="python -m pip install stanza==1"):
         StanzaParser()
-
-
-@pytest.mark.slow
-def test_real_stanza_says_how_to_get_its_models(tmp_path: Path) -> None:
-    pytest.importorskip("stanza")
-    with pytest.raises(FileNotFoundError, match=r"stanza\.download"):
-        StanzaParser(tmp_path).load()
 
 
 def plain(tree: Tree) -> str:

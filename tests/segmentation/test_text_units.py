@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, drop_leaves, hierarchy_of
 from scar.segmentation.units import TextUnits, merge_empty_units, units_of_spans
-from scar.types import Units
-from tests.builders import check_hierarchy, hand_units, property_test, random_hierarchy
+from tests.builders import check_hierarchy, hand_units, random_hierarchy
 
 
 def text_units(pieces: list[str], starts: list[int]) -> TextUnits:
@@ -54,10 +53,6 @@ def test_whose_a_token_is_by_hand(pieces: list[str], starts: list[int], index: l
     assert index_of(pieces, starts) == index
 
 
-def test_leading_space_goes_to_the_first_unit_with_a_token() -> None:
-    assert index_of([" ", " x", "y"], [0, 1, 3]) == [0, 0, 1]  # units " " (no token), " x" (spaces too), "y"
-
-
 def test_a_batch_by_hand() -> None:
     mask = torch.tensor([[True] * 5, [True, True, False, False, False], [False] * 5])
     first = replace(
@@ -71,14 +66,6 @@ def test_a_batch_by_hand() -> None:
     assert [h.tolist() for h in units.hierarchies] == [[[1, 2], [0, 3]], [[0, 1]], []]
 
 
-def test_a_batch_without_content() -> None:
-    units = units_of_spans(torch.zeros(2, 3, dtype=torch.bool), [text_units([], [])] * 2)
-    assert units.count.tolist() == [0, 0]
-    assert units.end_step.shape == (2, 0)
-    assert (units.unit_index == -1).all()
-
-
-@property_test
 @given(
     pieces=st.lists(st.sampled_from(["a", "b c", " d", "e ", " ", "\n", "", "", "f g h"]), min_size=1, max_size=15),
     data=st.data(),
@@ -140,7 +127,6 @@ def test_dropping_leaves_by_hand(tree: Any, kept: list[bool], left: Any) -> None
     assert drop_leaves(hierarchy_of(tree), np.array(kept)).tolist() == hierarchy_of(left).tolist()
 
 
-@property_test
 @given(kept=st.lists(st.booleans(), min_size=1, max_size=12), seed=st.integers(0, 1000))
 def test_dropping_leaves_keeps_the_groups_of_the_others(kept: list[bool], seed: int) -> None:
     hierarchy = random_hierarchy(len(kept), np.random.default_rng(seed))
@@ -182,7 +168,6 @@ def test_empty_units_are_merged_by_hand() -> None:
     assert units.count.tolist() == [4, 2, 1, 0]
 
 
-@property_test
 @given(
     groups=st.lists(st.lists(st.integers(1, 3), max_size=6), min_size=1, max_size=3),
     bits=st.lists(st.booleans(), min_size=18, max_size=18),
@@ -206,14 +191,6 @@ def test_merging_keeps_a_partition(groups: list[list[int]], bits: list[bool], se
             assert merged.unit_index[row, start : start + size].tolist() == [new] * size
             if unit == len(group) - 1 or (full[unit + 1] and any(full[: unit + 1])):
                 assert int(merged.end_step[row, new]) == start + size - 1
-
-
-def test_nothing_to_merge_changes_nothing() -> None:
-    units = hand_units([[2, 1, 1], [3]], 5, [balanced_hierarchy(3), balanced_hierarchy(1)])
-    merged: Units = merge_empty_units(units, torch.ones(2, 3, dtype=torch.bool))
-    assert torch.equal(merged.unit_index, units.unit_index)
-    assert torch.equal(merged.end_step, units.end_step)
-    assert merged.hierarchies[0].tolist() == units.hierarchies[0].tolist()
 
 
 @pytest.mark.parametrize("occupied", [torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 3)])

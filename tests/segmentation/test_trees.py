@@ -12,7 +12,7 @@ from nltk.tree import Tree
 
 from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
 from scar.segmentation.trees import Cut, bounded_hierarchy, check_bounds, cut_tree, join_cuts, word_count
-from tests.builders import check_hierarchy, property_test
+from tests.builders import check_hierarchy
 from tests.segmentation.samples import left_branching, right_branching
 
 BOUNDS = {"max_units": 12, "max_coalitions": 256}
@@ -108,7 +108,6 @@ def test_depth_is_no_problem() -> None:
     assert len(cut_tree(tree, max_words=4, max_depth=12).starts) == 1
 
 
-@property_test
 @given(tree=random_trees(), max_words=st.integers(1, 6))
 def test_cuts_number_players_from_left_to_right(tree: Any, max_words: int) -> None:
     found = cut_tree(tree, max_words=max_words, max_depth=12)
@@ -160,25 +159,6 @@ def test_too_dear_trees_by_hand() -> None:
     assert tightest.hierarchy.tolist() == balanced_hierarchy(12).tolist()
 
 
-def test_of_equally_deep_nodes_the_left_one_is_flattened() -> None:
-    # Two right-branching halves of 6 units, 64 each: 2 + 2 + 2 * 62 + 2 * 62 = 252. One of (4 5) and (10 11) into its
-    # parent changes nothing, nor does the other; (3 4 5) into its parent makes the left half 4 * 12 = 48, the sum 220.
-    tree = [_right(list(range(6))), _right(list(range(6, 12)))]
-    assert coalition_count(hierarchy_of(tree)) == 252
-    fitted = bounded_hierarchy(tree, max_units=12, max_coalitions=251)
-    expected = hierarchy_of([[0, [1, [2, 3, 4, 5]]], [6, [7, [8, [9, 10, 11]]]]])
-    assert fitted.hierarchy.tolist() == expected.tolist()
-    assert coalition_count(expected) == 220
-
-
-def test_what_fits_is_kept() -> None:
-    tree = [[0, 1], [2, [3, [4, 5]]], 6]
-    fitted = bounded_hierarchy(tree, **BOUNDS)
-    assert fitted.hierarchy.tolist() == hierarchy_of(tree).tolist()
-    assert fitted.group.tolist() == list(range(7))
-
-
-@property_test
 @given(
     tree=st.one_of(
         random_trees(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count, hierarchy_of
 from scar.segmentation.units import token_tree, token_units
-from tests.builders import check_hierarchy, property_test
+from tests.builders import check_hierarchy
 
 
 def numbered(shape: Any) -> Any:
@@ -69,13 +68,11 @@ PIECES = st.lists(
 # Hierarchies.
 
 
-@property_test
 @given(tree=TREES)
 def test_hierarchies_of_nested_trees_are_binary_and_keep_the_order(tree: Any) -> None:
     check_hierarchy(hierarchy_of(tree), len(leaves_of(tree)))
 
 
-@property_test
 @given(tree=TREES)
 def test_groups_of_the_tree_stay_together(tree: Any) -> None:
     """Every subtree of the input is the set of leaves below some node of the hierarchy."""
@@ -104,10 +101,6 @@ def test_mid_split_by_hand() -> None:
 
 def test_given_groups_are_kept_by_hand() -> None:
     assert hierarchy_of([0, [[1, 2], 3]]).tolist() == [[1, 2], [4, 3], [0, 5]]
-
-
-def test_wrapping_a_node_changes_nothing() -> None:
-    assert hierarchy_of([[[0], [[1]]]]).tolist() == hierarchy_of([0, 1]).tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("tree", [[], 0, [0], [[0]]])
@@ -152,7 +145,6 @@ def test_token_tree_of_short_texts_by_hand(pieces: list[str], tree: Any) -> None
     assert token_tree(pieces) == tree
 
 
-@property_test
 @given(pieces=PIECES)
 def test_token_trees_have_every_token_once_in_order(pieces: list[str]) -> None:
     tree = token_tree(pieces)
@@ -160,7 +152,6 @@ def test_token_trees_have_every_token_once_in_order(pieces: list[str]) -> None:
     check_hierarchy(hierarchy_of(tree), len(pieces))
 
 
-@property_test
 @given(pieces=PIECES)
 def test_sentences_and_clauses_end_where_a_mark_is(pieces: list[str]) -> None:
     sentences = token_tree(pieces)
@@ -171,31 +162,9 @@ def test_sentences_and_clauses_end_where_a_mark_is(pieces: list[str]) -> None:
             assert pieces[leaves_of(clause)[-1]].rstrip(" ").endswith((",", ";", ":"))
 
 
-# Tokens of 24-token reviews, parted by "|": one clause; usual punctuation; a long sentence behind a short one; word
-# pieces; many marks; quotes and line ends.
-REVIEWS = [
-    "this| is| one| of| the| best| films| that| i| have| seen| in| a| very| long| time| and| i| would| watch| it| over|"
-    " and| again",
-    "The| acting| was| superb|,| the| plot| was| thin|,| but| I| still| enjoyed| it|.| I| would| see| it| again|!|!|!",
-    "Wow|.| I| never| thought| that| a| film| about| two| old| men| in| a| boat| could| make| me| cry| like| this| one| did|!",
-    "The| un|for|get|table| perform|ance| of| Ms| Bl|anch|ett|,| though| over|sha|dow|ed| by| noise|,| re|deems|.",
-    "No|!| No|,| no|,| no|.| Bad|:| bad|.| Why|?| Oh|,| why|?| It| is| bad|,| so| bad",
-    'He| said| "|never|"| twice|.|\r\n|Then|,| at| last|,| he| did|.|\n|\n|A| film| for|...| nobody| there',
-]
-
-
-@pytest.mark.parametrize("review", REVIEWS)
-def test_the_tree_of_a_review_is_affordable(review: str) -> None:
-    pieces = review.split("|")
-    assert len(pieces) == 24
-    # The mid-split tree costs 428, a chain 2^24.
-    assert coalition_count(hierarchy_of(token_tree(pieces))) < 2000
-
-
 # Token units.
 
 
-@property_test
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=5),
     finished=st.lists(st.booleans(), min_size=5, max_size=5),
@@ -212,10 +181,3 @@ def test_token_units_partition_the_content(counts: list[int], finished: list[boo
         ends = units.end_step[row].tolist()
         assert ends == list(range(count)) + [-1] * (max(counts) - count)
         check_hierarchy(units.hierarchies[row], count)
-
-
-def test_token_units_without_any_content() -> None:
-    units = token_units(torch.zeros(2, 3, dtype=torch.bool), [np.zeros((0, 2), dtype=np.int64)] * 2)
-    assert units.count.tolist() == [0, 0]
-    assert units.end_step.shape == (2, 0)
-    assert (units.unit_index == -1).all()

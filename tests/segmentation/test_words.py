@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 
 from scar.text import word_offsets
-from tests.builders import property_test
 from tests.segmentation.samples import TEXTS
 
 ASTRONAUT, FLAG = "\U0001f469\U0001f3fd\u200d\U0001f680", "\U0001f1fa\U0001f1f8"
@@ -16,7 +15,6 @@ def words_of(text: str) -> list[str]:
     return [text[start:end] for start, end in word_offsets(text)]
 
 
-@property_test
 @given(text=TEXTS)
 def test_words_hold_every_character_but_white_space_once(text: str) -> None:
     offsets = word_offsets(text)

@@ -51,12 +51,6 @@ def test_scores_behind_a_shared_prompt_equal_those_of_whole_sequences(model: tor
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=1e-5)
 
 
-def test_scores_do_not_depend_on_the_batch(model: torch.nn.Module) -> None:
-    together = score_groups(model, GROUPS, pad_id=PAD)
-    apart = score_groups(model, GROUPS, pad_id=PAD, groups_a_batch=1)
-    torch.testing.assert_close(together, apart, atol=1e-6, rtol=1e-5)
-
-
 def test_margins_are_the_better_score_less_each_worse_one() -> None:
     found = margins(torch.tensor([3.0, 1.0, 4.0, 2.0, 2.5]), GROUPS)
     assert found.tolist() == [2.0, -1.0, -0.5]
@@ -88,12 +82,6 @@ def test_states_of_prompts_do_not_depend_on_padding(model: torch.nn.Module) -> N
     prompts, _ = group_states(model, GROUPS, pad_id=PAD)
     alone, _ = group_states(model, GROUPS[1:], pad_id=PAD)
     torch.testing.assert_close(prompts[1:], alone, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("wrong", [{"center": -0.1}, {"label": math.nan}])
-def test_loss_weights_must_be_0_or_more(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="loss"):
-        PairLoss(**wrong)
 
 
 def train(groups: list[Group], loss: PairLoss, *, epochs: int = 10) -> tuple[torch.nn.Module, list[float]]:
@@ -143,20 +131,6 @@ def test_labels_shape_the_states_and_leave_no_head_behind() -> None:
 
     assert apart(prompts) > 2 * apart(plain)
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in untaught.parameters())
-
-
-def test_wilson_interval_by_hand() -> None:
-    # 8 of 10 at z = 2: middle (0.8 + 0.2) / 1.4, half 2 sqrt(0.016 + 0.01) / 1.4
-    low, high = wilson_interval(8, 10, z=2.0)
-    assert low == pytest.approx(1.0 / 1.4 - 2 * math.sqrt(0.026) / 1.4)
-    assert high == pytest.approx(1.0 / 1.4 + 2 * math.sqrt(0.026) / 1.4)
-
-
-def test_wilson_interval_stays_between_0_and_1_and_needs_a_trial() -> None:
-    assert wilson_interval(0, 5)[0] == pytest.approx(0.0, abs=1e-12)
-    assert wilson_interval(5, 5)[1] == pytest.approx(1.0, abs=1e-12)
-    with pytest.raises(ValueError, match="at least one trial"):
-        wilson_interval(0, 0)
 
 
 def test_report_counts_right_pairs_by_kind_and_what_length_alone_would_get(

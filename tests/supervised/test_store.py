@@ -104,12 +104,6 @@ def test_a_gold_model_is_reported_on_as_many_train_rows_always_the_same(recipe: 
     assert gold == texts(models(recipe, gold=True, model_seed=8), split)
 
 
-def test_part_never_asks_for_more_train_rows_than_there_are() -> None:
-    rows = {"train": [1, 2], "validation": [3], "test": [4, 5, 6]}
-    part = models(gold=True).rows_of_split(lambda split: pd.DataFrame({"row": rows[split]}), "test")
-    assert sorted(part["row"]) == [1, 2]
-
-
 def test_identity_of_a_training_model_by_hand() -> None:
     wanted = {"recipe": 1, "kind": "reward", "task": "tiny", "data": {"package": "tiny"}}
     wanted |= {"tokenizer": SETTINGS["tokenizer"], "settings": {"training": 3}, "examples": None}

@@ -49,6 +49,7 @@ def test_official_test_reviews_are_the_test_split_less_those_of_train(tmp_path: 
     assert sorted(train) == ["A film.", "Another film."]  # whatever their hash says, none is held out
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_test_reviews_are_held_out() -> None:
     rows = load_files(shared("imdb"), ("imdb_test*.parquet",), ["text", "label"])
@@ -89,6 +90,7 @@ def test_judged_posts_give_pairs_in_the_judges_order(tmp_path: Path) -> None:
     assert all(hash_split(p.body) == "test" for p in TldrTask(source).prompts("test"))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_posts_give_a_thousand_pairs() -> None:
     source = RedditFiles(str(shared("tldr")))
@@ -139,6 +141,7 @@ def test_single_turns_give_pairs_behind_both_prompts(tmp_path: Path) -> None:
     assert task.left_out["several turns"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_dialogues_give_single_turn_pairs_of_people() -> None:
     source = HelpfulFiles(str(shared("hh")))

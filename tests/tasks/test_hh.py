@@ -108,11 +108,6 @@ def test_subset_is_read_below_its_own_folder(tmp_path: Path) -> None:
         HelpfulBase(str(tmp_path / "hh"), "harmless-base").turns()
 
 
-def test_unknown_split_names_the_allowed_ones() -> None:
-    with pytest.raises(ValueError, match="split=dev; allowed: train, validation, test"):
-        HhTask(source=None).prompts("dev")
-
-
 # The rows of a source distribution.
 
 INSTRUCTIONS = [
@@ -228,11 +223,6 @@ def test_plain_texts_are_pages_and_paragraphs(rows: InstructionRows) -> None:
     assert rows.plain_texts() == [*[f"Page {n},\nof café." for n in range(3)], "A paragraph.", "Another one."]
 
 
-def test_source_distribution_is_named_with_its_digests(rows: InstructionRows) -> None:
-    assert rows.identity() == {"package": "tiny", "version": "1.0", "sha256": dict(rows.members)}
-    assert HhTask(rows).name == "hh"
-
-
 def test_requests_above_the_bound_are_dropped_and_the_reward_text_stays_with_its_request() -> None:
     prompts = [prompt_of("please " * count) for count in (1, 2, 3, 400)]
     tokenizer = train_tokenizer([p.before + p.body for p in prompts], vocab_size=400)
@@ -256,6 +246,7 @@ def official_file() -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.usefixtures("datasets_cache")
 def test_official_test_file_gives_its_single_turns_word_for_word(tmp_path: Path, official_file: Path) -> None:

@@ -176,14 +176,6 @@ def test_repeated_sentence_keeps_the_length_and_only_the_beginning() -> None:
     assert repeated_sentence("Only one.", rng()) is None
 
 
-def test_answers_of_others_come_from_the_rows_given() -> None:
-    rows = pd.DataFrame({"turn": list("abcd"), "answer": ["One.", "Two two.", "Three three three.", "Two two."]})
-    got = pairs(rows["answer"], answer_distractors(rows), {"other": 1.0}, generator=rng())
-    assert got["row"].tolist() == [0, 1, 2, 3]
-    assert set(got["rejected"]) <= set(rows["answer"])
-    assert (got["rejected"] != got["chosen"]).all()  # also where another row has the same answer
-
-
 def test_chant_is_a_phrase_of_another_summary_again_and_again() -> None:
     rows = pd.DataFrame({"turn": ["a", "b"], "answer": ["One two three four five six.", "a b, c d"]})
     seen = set()
@@ -206,17 +198,6 @@ def test_rows_are_cut_to_the_lengths_asked_for(lengths: list[int], one: bool, se
         assert min(4, *lengths) <= len(got[0]) <= min(16, *lengths)
 
 
-def test_lengths_of_their_own_favour_neither_row() -> None:
-    generator, long = rng(), range(50)
-    cuts = [
-        cut_together([long, long], min_tokens=8, max_tokens=40, one_length=False, generator=generator)
-        for _ in range(500)
-    ]
-    shares = length_shares([len(cut[0]) for cut in cuts], [len(cut[1]) for cut in cuts])
-    assert shares["longer"] == pytest.approx(0.5, abs=0.07)
-    assert shares["equal"] < 0.07
-
-
 @given(length=st.integers(1, 60), fraction=st.floats(0, 1), seed=st.integers(0, 99))
 def test_blanking_sets_exactly_the_fraction_to_the_space_token(length: int, fraction: float, seed: int) -> None:
     row = list(range(1, length + 1))
@@ -224,7 +205,3 @@ def test_blanking_sets_exactly_the_fraction_to_the_space_token(length: int, frac
     assert got.count(0) == int(fraction * length)
     assert all(token in (0, own) for token, own in zip(got, row, strict=True))
     assert row == list(range(1, length + 1))
-
-
-def test_length_shares() -> None:
-    assert length_shares([3, 2, 5, 4], [1, 2, 9, 3]) == {"longer": 0.5, "shorter": 0.25, "equal": 0.25}

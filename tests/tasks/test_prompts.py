@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from scar.interfaces import PromptText
-from scar.tasks.prompts import FirstTokens, PromptBatches, left_pad
-from tests.smoke_scale import SmokeScale
+from scar.tasks.prompts import FirstTokens, PromptBatches
 
 PAD = 0
 
@@ -73,12 +72,6 @@ def test_padding_is_on_the_left_and_masked() -> None:
         assert text == " ".join(f"w{token}" for token in ids[padding:].tolist())
 
 
-def test_left_pad_by_hand() -> None:
-    ids, mask = left_pad([[5], [6, 7, 8]], pad_id=9)
-    assert ids.tolist() == [[9, 9, 5], [6, 7, 8]]
-    assert mask.tolist() == [[False, False, True], [True, True, True]]
-
-
 def test_a_batch_is_the_same_however_often_and_in_whatever_order_it_is_asked_for() -> None:
     one, other = prompts_of(), prompts_of()
     first = [one.batch(number) for number in (0, 1, 7)]
@@ -87,12 +80,6 @@ def test_a_batch_is_the_same_however_often_and_in_whatever_order_it_is_asked_for
         assert torch.equal(a.prompt_ids, b.prompt_ids)
         assert torch.equal(a.prompt_mask, b.prompt_mask)
         assert a.texts == b.texts
-
-
-def test_seeds_and_batch_numbers_give_different_prompts() -> None:
-    one, other = prompts_of(400, seed=1), prompts_of(400, seed=2)
-    assert one.batch(0).texts != other.batch(0).texts
-    assert one.batch(0).texts != one.batch(1).texts
 
 
 def test_prompts_leave_global_generators_alone() -> None:
@@ -123,22 +110,3 @@ def test_impossible_lengths_are_refused(low: int, high: int) -> None:
         ValueError, match=rf"min_tokens={low}, max_tokens={high}; allowed: whole numbers, 1 <= min <= max"
     ):
         prompts_of(low=low, high=high)
-
-
-def test_real_reviews_give_the_first_tokens_of_their_whole_text(smoke: SmokeScale) -> None:
-    from scar.models.loading import load_tokenizer
-
-    tokenizer = load_tokenizer(smoke.reports["policy"]["folder"])
-    texts = [f"{i} times I asked: «why?» {'Well... it was, er, supercalifragilistic! ' * 60}" for i in range(30)]
-    texts += ["!?" * 400, "😀" * 200, "-" * 900]
-    stream = PromptBatches(
-        [PromptText("", text, "") for text in texts],
-        cut=FirstTokens(4, 8),
-        tokenizer=tokenizer,
-        batch_size=len(texts),
-        seed=1,
-    )
-    whole = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    for row in real_rows(stream, 0):
-        assert 4 <= len(row) <= 8
-        assert any(row == ids[: len(row)] for ids in whole)

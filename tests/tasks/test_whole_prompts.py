@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -12,20 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scar.interfaces import PromptText
-from scar.models.loading import train_tokenizer
 from scar.tasks.prompts import PromptBatches, WholePrompt
-from tests.builders import property_test
 from tests.models.vocabularies import PARTS, long_tokenizer, policy_tokenizer
 
 BEFORE, AFTER = "TITLE: t\n\nPOST: ", "\n\nTL;DR:"
-
-
-@lru_cache(maxsize=1)
-def spaces_tokenizer() -> Any:
-    """Runs of 1, 2, 4, 8, 16 and 32 spaces are one token each."""
-    tokenizer = train_tokenizer(["a" + " " * count + "b" for count in (3, 5, 9, 17, 33)] * 5, vocab_size=300)
-    assert [len(tokenizer.encode(" " * count)) for count in (3, 4, 7, 8)] == [2, 1, 3, 1]
-    return tokenizer
 
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {"pieces": policy_tokenizer, "words": long_tokenizer}
@@ -40,26 +29,18 @@ BODIES = st.lists(
 
 
 class CharacterTokenizer:
-    """A token a character, and a count of how often it was asked; more than `limit` times is an error."""
+    """A token a character."""
 
     pad_token_id = 0
 
-    def __init__(self, limit: int = 10**9) -> None:
-        self.asked, self.limit = 0, limit
-
-    def _ids(self, text: str) -> list[int]:
-        self.asked += 1
-        assert self.asked <= self.limit, f"encoded {self.asked} times"
-        return [ord(character) for character in text]
-
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         assert not add_special_tokens
-        return self._ids(text)
+        return [ord(character) for character in text]
 
     def __call__(self, text: str, *, add_special_tokens: bool, return_offsets_mapping: bool) -> dict[str, Any]:
         assert not add_special_tokens
         assert return_offsets_mapping
-        ids = self._ids(text)
+        ids = self.encode(text, add_special_tokens=False)
         return {"input_ids": ids, "offset_mapping": [(place, place + 1) for place in range(len(ids))]}
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -99,7 +80,6 @@ def literally(prompt: PromptText, tokenizer: Any, max_tokens: int) -> str | None
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@property_test
 @given(
     body=BODIES,
     before=st.sampled_from(["", BEFORE]),
@@ -149,23 +129,6 @@ def test_the_rule_by_hand_with_a_token_a_character(body: str, max_tokens: int, e
     assert WholePrompt(max_tokens + 2, "cut").cut(prompt, CharacterTokenizer()) == expected
 
 
-@pytest.mark.parametrize(("spaces", "max_tokens"), [(8, 5), (16, 6), (32, 6)])
-def test_white_space_that_makes_fewer_tokens_when_it_is_longer_follows_the_rule_too(
-    spaces: int, max_tokens: int
-) -> None:
-    prompt = PromptText("P: ", "a" + " " * spaces + "bb cc", "")
-    expected = literally(prompt, spaces_tokenizer(), max_tokens)
-    assert expected is not None
-    assert WholePrompt(max_tokens, "cut").cut(prompt, spaces_tokenizer()) == expected
-
-
-@pytest.mark.parametrize("max_tokens", [20, 60, 150])
-def test_characters_of_several_tokens_each_follow_the_rule_too(max_tokens: int) -> None:
-    prompt, tokenizer = PromptText("P: ", "語🚀界" * 50, AFTER), policy_tokenizer()
-    assert length_of(prompt, prompt.body, tokenizer) > 450
-    assert WholePrompt(max_tokens, "cut").cut(prompt, tokenizer) == literally(prompt, tokenizer, max_tokens)
-
-
 def test_a_prompt_that_does_not_fit_without_its_body_is_an_error_in_one_line() -> None:
     prompt, tokenizer = PromptText("TITLE: " + "long title " * 9, "post", AFTER), policy_tokenizer()
     least = length_of(prompt, "", tokenizer)
@@ -189,20 +152,6 @@ def test_a_post_of_10_000_characters_is_cut_with_few_encodings(separator: str) -
     assert counting.asked <= 200
 
 
-@pytest.mark.parametrize(
-    "body",
-    ["x" * 10_000, "日本" * 5_000, "http://a.b/" + "ab%20" * 2_000, "\n" * 10_000, "ab c\n" * 2_000, "a " * 5_000],
-    ids=["one word", "without spaces", "address", "newlines", "short lines", "short words"],
-)
-def test_no_post_of_10_000_characters_needs_thousands_of_encodings(body: str) -> None:
-    prompt, counting = PromptText(BEFORE, body, AFTER), CharacterTokenizer(limit=500)
-    room = 512 - len(BEFORE) - len(AFTER)
-    expected = body[:room]
-    if "\n" in body:  # whole lines only
-        expected = body[:room] if body[room] == "\n" else body[: body.rindex("\n", 0, room)]
-    assert WholePrompt(512, "cut").cut(prompt, counting) == expected
-
-
 # Long prompts that are left out instead.
 
 
@@ -223,13 +172,6 @@ def test_drop_that_leaves_too_few_prompts_says_so() -> None:
     prompts = [PromptText("Q: ", "the film " * 9, "\nA:")] * 5 + [PromptText("", "a", "")] * 2
     with pytest.raises(ValueError, match="2 prompts do not fill one batch of 3 prompts; use a smaller batch size"):
         PromptBatches(prompts, cut=WholePrompt(8, "drop"), tokenizer=policy_tokenizer(), batch_size=3, seed=1)
-
-
-def test_cut_leaves_no_prompt_out() -> None:
-    prompts = [PromptText(BEFORE, "the film " * count, AFTER) for count in range(30)]
-    stream = PromptBatches(prompts, cut=WholePrompt(40, "cut"), tokenizer=policy_tokenizer(), batch_size=30, seed=1)
-    assert (len(stream), stream.dropped) == (30, 0)
-    assert int(stream.batch(0).prompt_mask.sum(1).max()) <= 40
 
 
 # Batches.
@@ -255,22 +197,6 @@ def test_batches_are_padded_on_the_left_and_keep_prompt_and_reward_text_together
             assert ids[padding:].tolist() == tokenizer.encode(text, add_special_tokens=False)
             seen.append(number_of_prompt)
     assert sorted(seen) == list(range(12))
-
-
-def test_prompts_without_a_text_of_their_own_for_the_reward_model_have_none() -> None:
-    prompts = [PromptText("Q: ", "film", "\nA:")] * 4
-    stream = PromptBatches(prompts, cut=WholePrompt(50, "drop"), tokenizer=policy_tokenizer(), batch_size=2, seed=1)
-    assert stream.batch(0).reward_texts is None
-
-
-def test_equal_batch_numbers_give_equal_batches() -> None:
-    prompts = [PromptText("Q: ", f"film {n}", "\nA:", reward=str(n)) for n in range(20)]
-    one, other = (
-        PromptBatches(prompts, cut=WholePrompt(50, "drop"), tokenizer=policy_tokenizer(), batch_size=4, seed=1)
-        for _ in range(2)
-    )
-    assert [one.batch(n).texts for n in (6, 0)] == [other.batch(n).texts for n in (0, 6)][::-1]
-    assert one.batch(0).texts != one.batch(1).texts
 
 
 @pytest.mark.parametrize(

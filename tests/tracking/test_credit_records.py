@@ -53,14 +53,6 @@ def test_an_error_before_the_first_row_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_record_of_the_same_name_is_replaced(tmp_path: Path) -> None:
-    for number in (1, 2):
-        with CreditWriter(tmp_path / "r") as writer:
-            writer.append({"number": number})
-            writer.commit(MANIFEST)
-    assert CreditRecord(tmp_path / "r").rows == [{"number": 2}]
-
-
 def test_what_is_no_credit_record_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give the folder of a credit record"):
         _ = CreditRecord(tmp_path).manifest

@@ -20,6 +20,7 @@ with only_here(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
     run = tmp_path / "imdb" / "seed1-abc"
     command = [sys.executable, "-c", HOLDER, str(run)]

@@ -51,11 +51,6 @@ def test_committed_run_comes_back_whole(tmp_path: Path) -> None:
     ]
 
 
-def test_samples_keep_every_character_of_their_texts(tmp_path: Path) -> None:
-    record = write_run(tmp_path / "seed1")
-    assert record.samples == [{"prompt": "The fílm", "response": "was\ngood\u2028.", "reward": 1.0}]
-
-
 def test_unfinished_run_is_invisible_until_it_is_committed(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "runs" / "seed1")
     writer.append({"update": 1})
@@ -64,13 +59,6 @@ def test_unfinished_run_is_invisible_until_it_is_committed(tmp_path: Path) -> No
     assert not (tmp_path / "runs" / "seed1").exists()
     writer.commit()
     assert [record.path.name for record in find_records(tmp_path / "runs")] == ["seed1"]
-
-
-def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
-    writer = RunWriter(tmp_path / "seed1")
-    writer.append({"update": 1})
-    assert read_jsonl(writer.partial / "metrics.jsonl") == [{"update": 1}]
-    writer.discard()
 
 
 def test_discarded_run_leaves_nothing(tmp_path: Path) -> None:
@@ -93,20 +81,6 @@ def test_a_second_commit_replaces_the_first_run(tmp_path: Path) -> None:
     write_run(tmp_path / "seed1", commit="old")
     assert write_run(tmp_path / "seed1", commit="new").manifest["commit"] == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["seed1"]
-
-
-def test_interrupted_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "manifest.json"
-    write_json(file, {"old": 1})
-
-    def interrupted(source: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("scar.files.os.replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_json(file, {"new": 2})
-    assert json.loads(file.read_text()) == {"old": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_values_that_json_does_not_have_are_refused_and_the_old_file_stays(tmp_path: Path) -> None:
@@ -147,13 +121,6 @@ def test_broken_or_missing_file_is_named_with_the_way_out(tmp_path: Path, name: 
         getattr(record, name)
 
 
-def test_missing_metrics_are_named_with_the_way_out(tmp_path: Path) -> None:
-    record = write_run(tmp_path / "seed1")
-    (record.path / "metrics.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"metrics\.jsonl.*delete"):
-        _ = record.metrics
-
-
 def test_find_records_filters_by_value_and_by_any_of_several_in_a_stable_order(tmp_path: Path) -> None:
     for seed in (3, 1, 2):
         for method in ("sparse", "scar"):
@@ -166,10 +133,6 @@ def test_find_records_filters_by_value_and_by_any_of_several_in_a_stable_order(t
     assert found(method="scar", seed=[1, 3]) == [("scar", 1), ("scar", 3)]
     assert found(method=("sparse",), seed={2}) == [("sparse", 2)]
     assert found(method="uniform") == []
-
-
-def test_no_runs_folder_means_no_records(tmp_path: Path) -> None:
-    assert find_records(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(

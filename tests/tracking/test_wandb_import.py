@@ -104,13 +104,6 @@ def test_what_comes_back_from_a_project_equals_what_was_logged(record: RunRecord
     assert [found.path for found in find_records(tmp_path / "into", seed=3)] == [folder]
 
 
-def test_all_pages_are_read(record: RunRecord, tmp_path: Path) -> None:
-    api = FakeApi(*(run_of(record, f"a{seed}", seed=seed) for seed in range(5)))
-    folders = records_from_project(PROJECT, tmp_path, api=api)
-    assert api.pages == 3
-    assert [RunRecord(folder).manifest["seed"] for folder in folders] == [0, 1, 2, 3, 4]
-
-
 def test_what_is_there_is_not_read_again_and_what_changed_is(record: RunRecord, tmp_path: Path) -> None:
     same, changed = run_of(record, "a1", seed=1), run_of(record, "a2", seed=2)
     first = records_from_project(PROJECT, tmp_path, api=FakeApi(same, changed))
@@ -168,12 +161,6 @@ def test_of_two_runs_of_the_same_settings_the_later_one_stays(record: RunRecord,
         assert RunRecord(folder).manifest["alpha"] == 0.5
 
 
-def test_record_of_a_run_made_here_is_not_replaced_by_its_own_import(record: RunRecord, tmp_path: Path) -> None:
-    (record.path / "wandb").mkdir()
-    assert records_from_project(PROJECT, tmp_path / "runs", api=FakeApi(run_of(record, "a1"))) == [record.path]
-    assert (record.path / "wandb").is_dir()
-
-
 def test_history_that_lacks_rows_is_an_error(record: RunRecord, tmp_path: Path) -> None:
     run = old_run_of(record, "a1")
     run.rows = ROWS[1:]
@@ -200,11 +187,3 @@ def test_unknown_project_is_one_clear_line(tmp_path: Path) -> None:
     message = r"W&B does not give me/other \(Could not find project me/other\); look at the name and the network"
     with pytest.raises(ConnectionError, match=message):
         records_from_project("me/other", tmp_path, api=FakeApi())
-
-
-def test_network_that_breaks_in_between_keeps_what_came(record: RunRecord, tmp_path: Path) -> None:
-    broken = old_run_of(record, "a2", seed=2)
-    broken.error = TimeoutError("timed out\nand more")
-    with pytest.raises(ConnectionError, match=r"W&B does not give me/scar/a2 \(timed out\);"):
-        records_from_project(PROJECT, tmp_path, api=FakeApi(run_of(record, "a1", seed=1), broken))
-    assert [found.manifest["seed"] for found in find_records(folder_of_record(tmp_path).parent)] == [1]
