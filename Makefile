@@ -56,8 +56,7 @@ export HF_HUB_OFFLINE ?= 1
 endif
 # One thread a process.
 export OMP_NUM_THREADS ?= 1
-# Libraries are compiled once, into VENV, not at each start: most of a short process is their import.
-export PYTHONPYCACHEPREFIX := $(if $(filter /%,$(firstword $(VENV))),,$(CURDIR)/)$(VENV)/pycache
+# Libraries are compiled at their first import, not at each start, wherever the environment says otherwise.
 export PYTHONDONTWRITEBYTECODE :=
 
 # The packages of runs, and of what else the settings ask for; install.sh says what it adds.
@@ -83,7 +82,7 @@ COMMON = scale=$(SCALE) model_seed=$(MODEL_SEED) $(OVERRIDES)
 MODELS = $(PY) experiments/models.py experiment=models $(COMMON) task=$1 $(ON) $(ONE_KIND)
 TRAIN = $(PY) experiments/train.py $(COMMON) seed=$(SEEDS) $(ON)
 UNITS = $(if $(SCAR),$(TRAIN) experiment=units)
-CREDIT = $(PY) experiments/credit.py $(COMMON) task=imdb "methods=[$(METHODS)]"
+CREDIT = $(PY) experiments/credit.py $(COMMON) task=imdb "methods=[$(METHODS)]" $(if $(filter smoke,$(SCALE)),items=32)
 REPORT = $(PY) experiments/report.py scale=$(SCALE) "seeds=[$(SEEDS)]" model_seed=$(MODEL_SEED) "results='$(RESULTS)'"
 # The reward model that judges where nothing else does is trained at the scales for CPUs.
 GOLD = $(if $(filter reward_model-local reward_model-smoke,$(JUDGE)-$(SCALE)),$(PY) experiments/models.py experiment=gold $(COMMON) task=$1 $(ON))

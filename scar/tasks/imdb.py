@@ -72,5 +72,12 @@ class ImdbTask:
 
     def prompts(self, split: str) -> list[PromptText]:
         """Reviews long enough to cut prompts from (paper's code base: more than 200 characters)."""
-        reviews = self.examples(split, origin="imdb")["text"]
-        return [PromptText("", text, "") for text in reviews[reviews.str.len() > self.min_characters]]
+        if split not in self._prompts:
+            reviews = self.examples(split, origin="imdb")["text"]
+            long = reviews[reviews.str.len() > self.min_characters]
+            self._prompts[split] = [PromptText("", text, "") for text in long]
+        return list(self._prompts[split])
+
+    @cached_property
+    def _prompts(self) -> dict[str, list[PromptText]]:
+        return {}
