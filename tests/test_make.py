@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VALUES = {"TASKS": "tldr", "METHODS": "scar,abc", "SEEDS": "7,8", "SCALE": "smoke"}
@@ -138,6 +139,14 @@ def test_what_cannot_be_meant_together_is_refused() -> None:
     assert_refused(make("smoke", "SCALE=local"), "scale is smoke")
     assert_refused(make("credit"), "SAMPLE is empty")
     assert make("reproduce-fig3", "TASKS=imdb").returncode == 0
+
+
+def test_table_1_is_the_same_by_make_and_by_its_experiment() -> None:
+    params = OmegaConf.load(REPOSITORY / "conf/experiment/table1.yaml").hydra.sweeper.params
+    assert eval(params.pop("seed")) == range(1, 6)
+    typed = [f"{key}={value}" for key, value in params.items()] + ["seed=1,2,3,4,5"]
+    (line,) = [line for line in make("-n", "reproduce-table1").stdout.splitlines() if "experiments/train.py" in line]
+    assert set(typed) <= set(line.split())
 
 
 def test_processes_of_one_run_are_launched_and_several_runs_are_a_sweep() -> None:
