@@ -32,7 +32,7 @@ from tests.smoke_scale import CONF, REPOSITORY, composed
 
 OPTIONS = sorted(
     {(file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if file.parent.name != "tools"}
-    - {("experiment", "ablation"), ("models", "smollm2")}
+    - {("models", "smollm2")}
 )
 EXPERIMENT_RUNS = {
     "table1": 75,

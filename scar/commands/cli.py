@@ -160,9 +160,9 @@ def training_bar(title: str) -> ProgressCallback:
     progress = progress_bar()
     task = progress.add_task(title, total=None, rate="", note="")
     started = time.monotonic()
-    progress.start()
 
     def advance(done: int, total: int, losses: dict[str, float]) -> None:
+        progress.start()  # at the first step, so that an error before it is the only line
         rate = f"{done / max(time.monotonic() - started, 1e-9):.1f}/s"
         progress.update(task, completed=done, total=total, rate=rate, note=_losses(losses))
         if done == total:
