@@ -7,7 +7,6 @@ from the same numbers, so that every process holds the whole batch and no random
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -116,11 +115,9 @@ class SpreadScorer:
 def name_this_process(*, cuda: bool) -> None:
     """Without a launcher: one process, which then is the whole. On a GPU: this process's own is the current one."""
     if "WORLD_SIZE" not in os.environ:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        # Port 0: the store takes a free one as it binds. One that is looked for first can be taken in between.
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
