@@ -190,6 +190,10 @@ sweep-alpha:  ## the dense share alpha from 0 to 1 (the same as ABLATION=alpha)
 # SCAR's three kinds of units and values are no product of settings, so they are sweeps of their own.
 LENGTHS = $(PY) experiments/train.py experiment=lengths $(COMMON) seed=$(SEEDS) $(ON)
 STUDIED = $(filter sparse prefix,$(call names,$(METHODS)))
+reproduce-released: models  ## what makes the paper's numbers: as written, as released by the authors, and controls (docs/released.md)
+	$(TRAIN) experiment=table1 task=$(TASKS) shaping=sparse,abc,scar
+	$(TRAIN) experiment=released task=$(TASKS)
+	$(REPORT) target=released $(REPORTED)
 study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients (docs/methods/prefix.md; hours)
 	$(call MODELS,imdb) models.policy.max_tokens=96 models.reward.augmentation.max_tokens=96
 	$(if $(STUDIED),$(LENGTHS) shaping=$(call list,$(STUDIED)))

@@ -59,7 +59,8 @@ class ScoringConfig:
 class PPOConfig:
     """One PPO configuration; batch sizes in episodes. `minibatch_size` episodes make one optimizer step, processed
     `microbatch_size` at a time (gradients add up exactly to those of the whole minibatch's token-weighted mean).
-    `value_net`: a head on the policy's trunk ("shared"), or a model of its own that starts as the reward model."""
+    `kl_scale` multiplies `kl_coef` and `kl_target`. `value_net`: a head on the policy's trunk ("shared"), or a model of its own
+    that starts as the reward model."""
 
     updates: int
     batch_size: int
@@ -74,6 +75,7 @@ class PPOConfig:
     kl_control: Literal["adaptive", "fixed"]
     kl_target: float
     kl_horizon: float
+    kl_scale: float
     gamma: float
     gae_lambda: float
     clip_range: float
@@ -95,7 +97,7 @@ class PPOConfig:
         for name in ("max_grad_norm", "max_mean_ratio"):
             value = getattr(self, name)
             require(value is None or value > 0, f"ppo.{name}={value}", "null (no limit) or a number above 0")
-        for name in ("kl_coef", "value_loss_coef", "weight_decay"):
+        for name in ("kl_coef", "kl_scale", "value_loss_coef", "weight_decay"):
             require(getattr(self, name) >= 0, f"ppo.{name}={getattr(self, name)}", "0 or more")
 
     def _check_divides(self, name: str, divisor_name: str) -> None:

@@ -18,6 +18,12 @@ NOT_OF_MODELS = ("recipe", "build", "stated", "gold")
 runs."""
 NOT_OF_TASK = ("alpha", "source", "data_dir", "sources", "reviews", "prompt", "generation", "scoring")
 """Keys of `task` that are no settings of its class; they have names of their own (`reviews`: in old records)."""
+LATER = {
+    "sparse_weight": None,
+    "ppo.kl_scale": 1.0,
+}
+"""Settings that came later, and the value that means what runs did before there was such a setting: at it they have no name, so
+old runs keep theirs."""
 
 OLD_NAMES = {
     "ExactEstimator": "exact",
@@ -52,7 +58,7 @@ def run_settings(config: Mapping[str, Any], name_of: Callable[[str], str], needs
     and coalitions are None for methods that need none, the parser also for units that need none. KeyError when the config is
     none of this code.
     """
-    return (
+    return _without_later(
         {key: config[key] for key in TOP}
         | task_settings(config["task"])
         | {
@@ -60,6 +66,7 @@ def run_settings(config: Mapping[str, Any], name_of: Callable[[str], str], needs
             "ppo": _named(config["ppo"]),
             "evaluation": _named(config["evaluation"]),
             "alpha": config["shaping"]["alpha"],
+            "sparse_weight": config["shaping"].get("sparse_weight"),
             **credit_settings(config, name_of, needs),
         }
     )
@@ -109,6 +116,16 @@ def credit_settings(config: Mapping[str, Any], name_of: Callable[[str], str], ne
 def judge_settings(judge: Mapping[str, Any]) -> dict[str, Any]:
     """Of a judge: all of its settings."""
     return _named(judge)
+
+
+def _without_later(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`settings` without those of `LATER` that say nothing new."""
+    kept = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if name not in LATER or value != LATER[name]:
+            kept[key] = _without_later(value, f"{name}.") if isinstance(value, Mapping) else value
+    return kept
 
 
 def _flat(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class Credit:
 
 @dataclass(frozen=True)
 class ShapedRewards:
-    """The parts of Eq. 6, each f32[B,T]: `kl`, `credit` (alpha applied), `terminal` ((1 - alpha) raw plus penalties)."""
+    """The parts of Eq. 6, each f32[B,T]: `kl`, `credit` (alpha applied), `terminal` (the sparse share of raw, plus penalties)."""
 
     kl: Tensor
     credit: Tensor

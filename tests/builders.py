@@ -351,6 +351,7 @@ def ppo_config(**changes: object) -> PPOConfig:
         "kl_control": "fixed",
         "kl_target": 6.0,
         "kl_horizon": 10000.0,
+        "kl_scale": 1.0,
         "gamma": 1.0,
         "gae_lambda": 0.95,
         "clip_range": 0.2,

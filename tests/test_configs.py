@@ -46,6 +46,7 @@ EXPERIMENT_RUNS = {
     "ablation_value_net": 36,
     "ablation_gae_lambda": 18,
     "ablation_alpha": 18,
+    "released": 60,
 }
 """Runs of each experiment file with nothing narrowed: table1 is 5 methods x 5 seeds of one task."""
 

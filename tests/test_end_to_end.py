@@ -72,6 +72,20 @@ def test_a_method_of_ones_own_takes_a_class_and_a_yaml(smoke: SmokeScale, record
     assert "First (not in the paper)" in table
 
 
+def test_variants_pay_and_price_as_they_say(smoke: SmokeScale, records: Runs) -> None:
+    """Of docs/released.md: sparse rewards paid twice, and at half the price of KL."""
+    twice = smoke.run(TWO_UPDATES, "variant=sparse_twice")
+    first = twice.metrics[0]
+    paid = 2 * first["reward/score_mean"] + first["objective/non_score"]
+    assert first["reward/shaped_sum_mean"] == pytest.approx(paid, abs=1e-5)
+    half = smoke.run(TWO_UPDATES, "variant=sparse_half_kl")
+    assert half.metrics[0]["kl/coef"] == records["sparse"].metrics[0]["kl/coef"] / 2
+    assert half.manifest["config"]["ppo"]["kl_target"] == records["sparse"].manifest["config"]["ppo"]["kl_target"]
+    names = {record.manifest["fingerprint"] for record in (twice, half, records["sparse"])}
+    assert len(names) == 3
+    assert [record.manifest["method"] for record in (twice, half)] == ["sparse", "sparse"]
+
+
 @each_method
 class TestEveryMethod:
     def test_record_is_complete(self, records: Runs, method: str) -> None:

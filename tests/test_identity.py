@@ -75,6 +75,7 @@ def test_moving_a_class_renames_no_run(task: str) -> None:
         "tracker=jsonl",
         "engine=deepspeed",
         "paths.runs=elsewhere",
+        "shaping.sparse_weight=null ppo.kl_scale=1.0",  # what runs did before there were such settings
     ],
 )
 def test_what_a_run_does_not_use_has_no_say(override: str) -> None:
@@ -88,6 +89,8 @@ def test_what_a_run_does_not_use_has_no_say(override: str) -> None:
         "model_seed=2",
         "threads=2",
         "shaping.alpha=0.3",
+        "shaping.sparse_weight=0.2",
+        "ppo.kl_scale=0.5",
         "shaping.method.fill=delete",
         "estimator.unbounded.permutations=4",
         "estimator=owen",

@@ -38,6 +38,7 @@ TARGETS: dict[str, list[str]] = {
     "train": ["task=tldr shaping=scar seed=1", "shaping=scar,abc seed=1 --multirun", "seed=7,8 --multirun", "scale=smoke"],
     "ablation ABLATION=value_net": ["task=tldr", "shaping=scar,abc", "seed=7,8", "scale=smoke"],
     "sweep-alpha": ["task=tldr", "shaping=scar,abc", "seed=7,8", "scale=smoke"],
+    "reproduce-released": ["task=tldr", "!its variants are those of", "seed=7,8", "scale=smoke"],
     "study": ["!the study is of imdb", "!the study is of sparse prefix and scar", "seed=7,8", "scale=smoke"],
     "setup": ["!packages are the same", "!packages are the same", "!packages are the same", "install.sh"],
     "pretrained": ["!packages are the same", "!packages are the same", "!packages are the same", "install.sh"],

@@ -26,6 +26,7 @@ LIMITS = {
     "reproduce-fig3": {"TASKS=imdb": "figure 3 is of imdb"},
     "reproduce-fig4": {"TASKS=tldr": "figure 4 is of tldr"},
     "reproduce-fig5": {"TASKS=tldr": "figure 5 is of tldr", "METHODS=scar": "figure 5 is of the units of scar"},
+    "reproduce-released": {"METHODS": "its variants are those of conf/experiment/released.yaml"},
     "study": {
         "TASKS=imdb": "the study is of imdb",
         "METHODS=sparse,prefix,scar": "the study is of sparse prefix and scar",

@@ -213,6 +213,7 @@ class Run:
             config=ppo,
             seed=cfg.seed,
             alpha=float(cfg.shaping.alpha),
+            sparse_weight=cfg.shaping.get("sparse_weight"),
             device=device,
             prompts=parts.prompts("train", ppo.batch_size, cfg.seed),
             sampler=self._sampler,
@@ -221,7 +222,10 @@ class Run:
             method=method,
             updater=PPOUpdater(self.learner, ppo),
             kl_controller=KLController(
-                kind=ppo.kl_control, coef=ppo.kl_coef, target=ppo.kl_target, horizon=ppo.kl_horizon
+                kind=ppo.kl_control,
+                coef=ppo.kl_scale * ppo.kl_coef,
+                target=ppo.kl_scale * ppo.kl_target,
+                horizon=ppo.kl_horizon,
             ),
             tracker=tracker,
             meter=self.meter,

@@ -37,7 +37,7 @@ class Target:
 
 
 Seed, Count = Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Share, Weight = Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 RUN: dict[str, Schema] = {
     "scale": Text,
@@ -68,7 +68,7 @@ RUN: dict[str, Schema] = {
             "scoring": ScoringConfig,
         },
     ),
-    "shaping": {"name": str, "alpha": Share, "method": Target(CONSTRUCTED_WITH)},
+    "shaping": {"name": str, "alpha": Share, "sparse_weight": Weight | None, "method": Target(CONSTRUCTED_WITH)},
     "estimator": Target(build=True),
     "segmentation": Target(("tokenizer",), build=True),
     "parser": Target(),

@@ -79,8 +79,8 @@ def keys(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
 
 def unknown(key: str, known: Iterable[str]) -> str:
     """What is said of a setting that does not exist."""
-    if key == "experiment":
-        return "the file of experiment=... does not begin with the line `# @package _global_`, so its settings would do nothing"
+    if key in ("experiment", "variant"):
+        return f"the file of {key}=... does not begin with the line `# @package _global_`, so its settings would do nothing"
     others = [name for name in dict.fromkeys(known) if not f"{key}.".startswith(f"{name}.")]
     if near := nearest(key, others):
         return f"{key}: no such setting; did you mean {near}?"

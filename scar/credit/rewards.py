@@ -14,15 +14,24 @@ def at_last_step(amount: Tensor, rollout: Rollout) -> Tensor:
     return out.scatter(1, rollout.last_step[:, None], amount[:, None])
 
 
-def shape_rewards(rollout: Rollout, scores: Scores, credit: Credit, *, kl_coef: float, alpha: float) -> ShapedRewards:
-    """R_t(alpha) = -kl_coef (log pi - log pi_ref) + alpha credit_t + (1 - alpha) 1[t = T] raw   (Eq. 6).
+def shape_rewards(
+    rollout: Rollout,
+    scores: Scores,
+    credit: Credit,
+    *,
+    kl_coef: float,
+    alpha: float,
+    sparse_weight: float | None = None,
+) -> ShapedRewards:
+    """R_t(alpha) = -kl_coef (log pi - log pi_ref) + alpha credit_t + w 1[t = T] raw, w = 1 - alpha   (Eq. 6).
 
-    A penalty lands on the last real token whatever alpha is, and so does all of a score that a rule replaced. Rows of
-    `total - kl` sum to `scores.final` for every alpha (Eq. 7), because rows of `credit.per_token` sum to
-    `scores.credited`.
+    `sparse_weight` is another w (None: 1 - alpha): the authors' code has alpha = w = 1 and so pays twice. A penalty lands
+    on the last real token once, whatever alpha and w are, and so does all of a score that a rule replaced. With w = 1 - alpha
+    rows of `total - kl` sum to `scores.final` (Eq. 7), because rows of `credit.per_token` sum to `scores.credited`.
     """
+    weight = 1 - alpha if sparse_weight is None else sparse_weight
     kl = -kl_coef * (rollout.logprobs - rollout.ref_logprobs) * rollout.response_mask
-    terminal = (1 - alpha) * scores.credited + (scores.final - scores.credited)
+    terminal = weight * scores.credited + (scores.final - scores.credited)
     return ShapedRewards(kl=kl, credit=alpha * credit.per_token, terminal=at_last_step(terminal, rollout))
 
 

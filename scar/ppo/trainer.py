@@ -29,12 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Trainer:
-    """Everything one run needs, wired by scar/commands/build.py. `alpha` is the dense share of Eq. 6; `segmenter` is
-    None for methods without units."""
+    """Everything one run needs, wired by scar/commands/build.py. `alpha` is the dense share of Eq. 6, `sparse_weight` what
+    weighs the score at the end (None: 1 - alpha); `segmenter` is None for methods without units."""
 
     config: PPOConfig
     seed: int
     alpha: float
+    sparse_weight: float | None
     device: torch.device
     prompts: PromptBatches
     sampler: Sampler
@@ -97,7 +98,9 @@ class Trainer:
             )
         kl_coef = self.kl_controller.coef
         with self._stage("update"):
-            rewards = shape_rewards(rollout, scores, credit, kl_coef=kl_coef, alpha=self.alpha)
+            rewards = shape_rewards(
+                rollout, scores, credit, kl_coef=kl_coef, alpha=self.alpha, sparse_weight=self.sparse_weight
+            )
             advantages = estimate_advantages(
                 rewards.total, rollout.values, rollout.response_mask, gamma=config.gamma, gae_lambda=config.gae_lambda
             )

@@ -36,6 +36,14 @@ def test_equation_6_by_hand() -> None:
     torch.testing.assert_close(rewards.total, torch.tensor([[0.75, 1.3, 0.0]]))
 
 
+@pytest.mark.parametrize(("alpha", "sparse_weight", "terminal"), [(1.0, 1.0, 2.0), (0.0, 2.0, 5.0), (0.8, 0.0, -1.0)])
+def test_another_weight_of_the_score_at_the_end_by_hand(alpha: float, sparse_weight: float, terminal: float) -> None:
+    rewards = shape_rewards(*hand_case(), kl_coef=0.1, alpha=alpha, sparse_weight=sparse_weight)
+    # The weight times 3, and the penalty (2 - 3) once; the dense part is that of alpha alone.
+    torch.testing.assert_close(rewards.terminal, torch.tensor([[0.0, terminal, 0.0]]))
+    torch.testing.assert_close(rewards.credit, alpha * torch.tensor([[1.0, 2.0, 0.0]]))
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_penalty_lands_on_last_real_token_whatever_alpha(alpha: float) -> None:
     rollout, scores, credit = hand_case()
