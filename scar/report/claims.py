@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -11,27 +12,35 @@ import pandas as pd
 
 from scar.report.figures import Variant, Variants
 from scar.report.selection import Cells
-from scar.report.statistics import Comparison, compare
+from scar.report.statistics import CONFIDENCE, Comparison, compare, holm
 from scar.report.style import method_name, task_name
 from scar.report.tables import paper_results
-from scar.report.writing import markdown_table, show_difference
+from scar.report.writing import markdown_table, show_difference, show_noise
 
-RULE = """\
-A verdict is "yes" where the interval of the difference lies on the claimed side of 0, "no" where it lies on the other, \
-"not shown" where it holds 0 or there is one seed, "not run" where runs are missing. With fewer than five seeds it is only \
-"leans yes" or "leans no". Nothing is corrected for the number of claims."""
+RULE = f"""\
+The evidence is the mean difference with its {CONFIDENCE:.0%} interval, that of this claim alone: Student's over seeds, paired \
+by seed; in Table 2 Wilson's over responses. A verdict is "yes" where the interval lies on the claimed side of 0 (in Table 2 of \
+one half), "no" where it lies on the other, "not shown" where it holds 0, with one seed, or where all seeds differ alike, so that \
+there is no spread to go by; "not run" where runs are missing. Holm's correction covers all claims that name the same place: \
+where its p is above {1 - CONFIDENCE:.2g} the verdict is "not shown" too. With fewer than five seeds a verdict is only \
+"leans yes" or "leans no". Claims of Figure 1 compare intervals over responses and are not corrected."""
 ENOUGH_SEEDS = 5
-"""The paper's number; three of three seeds on one side happen by chance every fourth time."""
+"""The paper's number. With fewer, Student's interval rests on normal differences that nobody can see to be so."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim: where the paper makes it, what became of it ("yes", "no", "not shown", "not run"), and the numbers."""
+    """One claim: where the paper makes it, what became of it ("yes", "no", "not shown", "not run"), and the numbers.
+
+    `p` is that of this claim alone, None where the verdict rests on none; `otherwise` becomes the verdict of a claim that does
+    not stand beside the others (`corrected`)."""
 
     claim: str
     source: str
     verdict: str
     evidence: str
+    p: float | None = None
+    otherwise: str = "not shown"
 
     @property
     def line(self) -> str:
@@ -40,22 +49,48 @@ class Verdict:
 
 
 def judge_difference(
-    claim: str, source: str, comparison: Comparison, *, unit: str = "", wanted: int | None = None
+    claim: str,
+    source: str,
+    comparison: Comparison,
+    *,
+    unit: str = "",
+    wanted: int | None = None,
+    noise: float | None = None,
 ) -> Verdict:
-    """The verdict on "the first is higher" from a comparison; `unit` follows the numbers, `wanted` seeds were asked for."""
+    """The verdict on "the first is higher" from a comparison, taken alone (`corrected` takes several together); `unit` follows
+    the numbers, `wanted` seeds were asked for, `noise` is that of evaluation."""
     if comparison.n == 0 or comparison.difference is None:
         return Verdict(claim, source, "not run", "")
     seeds = f"{comparison.above}/{comparison.n} seeds" + (
         f" (of {wanted} asked for)" if wanted and wanted > comparison.n else ""
     )
-    evidence = f"{show_difference(comparison.difference, comparison.interval)}{unit}, {seeds}"
-    return Verdict(claim, source, _word(comparison), evidence)
+    evidence = f"{show_difference(comparison.difference, comparison.interval)}{unit}"
+    evidence += "" if noise is None else f", evaluation noise {show_noise(noise)}"
+    return Verdict(claim, source, _word(comparison), f"{evidence}, {seeds}", comparison.p)
 
 
 def _word(comparison: Comparison) -> str:
     if comparison.interval is None or comparison.interval[0] <= 0 <= comparison.interval[1]:
         return "not shown"
     return ("" if comparison.n >= ENOUGH_SEEDS else "leans ") + ("yes" if comparison.interval[0] > 0 else "no")
+
+
+def corrected(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Verdicts after Holm's correction over the claims of each table or figure of the paper, with the corrected p as evidence.
+
+    A claim whose corrected p is above 1 - `CONFIDENCE` gets its `otherwise`; verdicts without p stay as they are.
+    """
+    verdicts = list(verdicts)
+    families: dict[str, list[int]] = defaultdict(list)
+    for place, verdict in enumerate(verdicts):
+        if verdict.p is not None:
+            families[verdict.source].append(place)
+    for places in families.values():
+        for place, p in zip(places, holm([verdicts[place].p or 0.0 for place in places]), strict=True):
+            verdict = verdicts[place]
+            word = verdict.verdict if p <= 1 - CONFIDENCE else verdict.otherwise
+            verdicts[place] = replace(verdict, verdict=word, evidence=f"{verdict.evidence}, Holm p {p:.2g}")
+    return verdicts
 
 
 def reward_verdicts(cells: Cells) -> list[Verdict]:
@@ -79,7 +114,8 @@ def _pair_verdict(cells: Cells, task: str, better: str, worse: str, number: str)
         "curve_area": ("learns faster (mean training reward over all updates)", "Figure 2"),
     }[number]
     claim = f"{method_name(better)} > {method_name(worse)} on {task_name(task)}, {what}"
-    return judge_difference(claim, source, comparison, wanted=len(cells.seeds))
+    noise = cells.noise(task, better, worse) if number == "final_reward" else None
+    return judge_difference(claim, source, comparison, wanted=len(cells.seeds), noise=noise)
 
 
 def kl_verdict(chosen: Variants) -> Verdict:
@@ -112,10 +148,10 @@ def units_verdicts(chosen: Variants) -> list[Verdict]:
     claim = f"SCAR's token and span units end alike on {task}, final test reward"
     alike = judge_difference(claim, "Figure 5", ends, wanted=len(chosen.seeds))
     # A difference that holds 0 does not prove equality; the interval says how large it may still be.
-    words = {"not shown": "no difference shown", "yes": "no", "leans yes": "leans no"}
-    word = words.get(alike.verdict, alike.verdict)
+    shown = "no difference shown"
+    word = {"not shown": shown, "yes": "no", "leans yes": "leans no"}.get(alike.verdict, alike.verdict)
     cost = judge_difference(f"token units take more device time than spans on {task}", "Figure 4", seconds, unit=" s")
-    return [Verdict(claim, "Figure 5", word, alike.evidence), cost]
+    return [replace(alike, verdict=word, otherwise=shown), cost]
 
 
 def critic_verdicts(shared: Cells, separate: Cells) -> list[Verdict]:
@@ -125,7 +161,7 @@ def critic_verdicts(shared: Cells, separate: Cells) -> list[Verdict]:
         name = task_name(task)
         own = _pair_verdict(separate, task, "scar", "sparse", "final_reward")
         claim = f"{own.claim}, with a separate value function (ppo.value_net=separate)"
-        verdicts.append(Verdict(claim, "not in the paper", own.verdict, own.evidence))
+        verdicts.append(replace(own, claim=claim, source="not in the paper"))
         if task in shared.tasks and "sparse" in shared.methods:
             gain = compare(*(side.numbers(task, "sparse", "final_reward") for side in (separate, shared)))
             claim = f"a separate value function alone lifts sparse on {name}, final test reward"
@@ -163,6 +199,6 @@ def _gap_after_equal_time(better: pd.DataFrame, worse: pd.DataFrame) -> float:
 
 
 def verdicts_markdown(verdicts: Iterable[Verdict], *, title: str) -> str:
-    """A table of verdicts under `title`, with the rule behind them."""
-    rows = [[v.claim, v.source, f"**{v.verdict}**", v.evidence or "-"] for v in verdicts]
+    """A table of verdicts, `corrected`, under `title`, with the rule behind them."""
+    rows = [[v.claim, v.source, f"**{v.verdict}**", v.evidence or "-"] for v in corrected(verdicts)]
     return f"# {title}\n\n{markdown_table(['claim', 'where', 'verdict', 'evidence'], rows)}\n\n{RULE}\n"

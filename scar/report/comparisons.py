@@ -1,4 +1,4 @@
-"""Two methods side by side, seed by seed: means, bootstrap interval of the difference, probability of improvement."""
+"""Two methods side by side, seed by seed: means, Student's interval of the difference, probability of improvement."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy as np
 
 from scar.report.frames import SMOOTHING, first_update_at
 from scar.report.selection import Cells
-from scar.report.statistics import CONFIDENCE, RESAMPLES, compare
+from scar.report.statistics import CONFIDENCE, compare
 from scar.report.style import method_name, task_name
 from scar.report.tables import curve_of
-from scar.report.writing import count_of, csv_text, markdown_table, show_difference
+from scar.report.writing import NOISE, count_of, csv_text, markdown_table, show_difference, show_noise
 
 DEFINITIONS = f"""\
-Differences are taken seed by seed. Brackets: {CONFIDENCE:.0%} percentile bootstrap interval of the mean difference over \
-seeds ({RESAMPLES:,} resamples, fixed stream); such an interval covers the true mean in about 84 % of cases with five seeds, \
-in about 75 % with three, not in {CONFIDENCE:.0%} (normal numbers, simulated). P: probability of improvement, that a random run \
+Differences are taken seed by seed. Brackets: Student's {CONFIDENCE:.0%} interval of the mean difference over seeds, none where \
+all seeds differ alike. Noise: {NOISE}. P: probability of improvement, that a random run \
 of the first method beats a random run of the second, ties half. Area: mean over updates of the training batch's mean raw \
 reward. Reach: median update, and device seconds, at which the first method's training reward (trailing mean of \
 {SMOOTHING}) is at least the mean over the last {SMOOTHING} updates of the same seed's run of the second; and how many \
@@ -69,7 +68,9 @@ def _row(cells: Cells, task: str, method: str, other: str) -> dict[str, Any]:
         row |= {"n": result.n, f"{name}_one_mean": result.one[0], f"{name}_one_std": result.one[1]}
         row |= {f"{name}_other_mean": result.other[0], f"{name}_other_std": result.other[1]}
         row |= {f"{name}_difference": result.difference, f"{name}_low": low, f"{name}_high": high}
+        row |= {f"{name}_p": result.p}
         row |= {f"{name}_above": result.above, f"{name}_improvement": result.improvement}
+    row["evaluation_noise"] = cells.noise(task, method, other)
     arrival = reach(cells, task, method, other)
     return row | {"reached": arrival.reached, "reach_updates": arrival.updates, "reach_seconds": arrival.seconds}
 
@@ -81,11 +82,12 @@ def comparisons_csv(cells: Cells) -> str:
 
 def comparisons_markdown(cells: Cells) -> str:
     """`comparison_rows` as a markdown table, rounded, with what its columns mean."""
-    header = ["task", "comparison", "n", "final reward", "seeds above", "P", "area", "final KL", "reach"]
+    header = ["task", "comparison", "n", "final reward", "noise", "seeds above", "P", "area", "final KL", "reach"]
     lines = []
     for row in comparison_rows(cells):
         line = [task_name(row["task"]), f"{method_name(row['one'])} - {method_name(row['other'])}"]
         line += [count_of(row["n"], len(cells.seeds)), _difference(row, "final_reward")]
+        line.append(show_noise(row["evaluation_noise"]))
         line += [f"{row['final_reward_above']} of {row['n']}", f"{row['final_reward_improvement']:.2f}"]
         line += [_difference(row, "curve_area"), _difference(row, "final_kl", digits=1)]
         lines.append([*line, _reached(row)])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from scar.report.statistics import bootstrap_error
 from scar.tracking.records import RunRecord
 
 STAGES = ("rollout", "score", "segment", "credit", "update")
@@ -66,6 +67,26 @@ def _run(record: RunRecord) -> dict[str, Any]:
         }
     except KeyError as error:
         raise ValueError(f"the record {record.path} has no {error}; run it again with this code") from error
+
+
+def evaluation_noise(runs: Sequence[RunRecord], others: Sequence[RunRecord] = ()) -> float | None:
+    """How far the mean final reward of `runs`, less that of `others`, is from that over all test prompts there could be: the
+    bootstrap's standard error over prompts, in raw rewards. All runs share their prompts, so one draw of prompts counts for
+    every run, and the spread over seeds does not hold this error. None where a run has no samples.
+
+    Raises ValueError naming two runs that were evaluated on different prompts.
+    """
+    records = [*runs, *others]
+    if not runs or not all((record.path / "samples.jsonl").is_file() for record in records):
+        return None
+    prompts = [row["prompt"] for row in records[0].samples]
+    for record in records:
+        if [row["prompt"] for row in record.samples] != prompts:
+            raise ValueError(
+                f"{records[0].path} / {record.path} were evaluated on different prompts; run one of them again"
+            )
+    rewards = [np.mean([[row["reward"] for row in r.samples] for r in side], axis=0) for side in (runs, others) if side]
+    return bootstrap_error(rewards[0] - rewards[1] if others else rewards[0])
 
 
 def curves_frame(records: Iterable[RunRecord], *, smoothing: int = SMOOTHING) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from scar.report.frames import curves_frame, estimator_text, runs_frame
+from scar.report.frames import curves_frame, estimator_text, evaluation_noise, runs_frame
 from scar.report.style import PAPER_METHODS, TASK_NAMES, in_order, look_of, tasks_in_order
 from scar.tracking.records import RunRecord, find_records, unfinished_runs
 
@@ -55,6 +55,12 @@ class Cells:
             return {}
         cell = self.runs[(self.runs["task"] == task) & (self.runs["method"] == method)]
         return dict(zip(cell["seed"], cell[name], strict=True))
+
+    def noise(self, task: str, method: str, other: str | None = None) -> float | None:
+        """`evaluation_noise` of a cell, or of its difference from another over the seeds that both have."""
+        one, two = self.of(task, method), self.of(task, other) if other else {}
+        seeds = sorted(one.keys() & two.keys() if other else one)
+        return evaluation_noise([one[seed] for seed in seeds], [two[seed] for seed in seeds] if other else [])
 
     def missing(self) -> dict[tuple[str, str], list[int]]:
         """The seeds that were asked for and have no run, by (task, method)."""

@@ -10,7 +10,6 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
 Interval = tuple[float, float]
 
 
@@ -20,27 +19,44 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def bootstrap_interval(values: np.ndarray) -> Interval | None:
-    """Percentile bootstrap interval of the mean of f64[n]; None for n < 2."""
-    if len(values) < 2:
-        return None
-    interval = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+@dataclass(frozen=True)
+class StudentTest:
+    """Student's t on one mean: its interval, and the two-sided p value of "the mean is 0"."""
+
+    interval: Interval
+    p: float
 
 
-def student_interval(values: np.ndarray) -> Interval | None:
-    """Student's interval of the mean of f64[n]; None for n < 2 and for values that are all the same."""
-    if len(values) < 2 or np.ptp(values) == 0:
+def student(values: np.ndarray) -> StudentTest | None:
+    """Student's test of the mean of f64[n] over seeds. None where no spread can be estimated: for n < 2, and for values that
+    are all the same but for rounding."""
+    if len(values) < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
         return None
-    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
-    return float(low), float(high)
+    test = stats.ttest_1samp(values, 0.0)
+    low, high = test.confidence_interval(CONFIDENCE)
+    return StudentTest((float(low), float(high)), float(test.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for how many there are, so that one or more false findings among them are as rare as one test says,
+    however the tests depend on each other.
+
+    Holm (1979): the k-th smallest of m is multiplied by m - k + 1, is no smaller than the one before it, and no larger than 1.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected.tolist()
+
+
+def bootstrap_error(values: np.ndarray) -> float | None:
+    """Standard error of the mean of f64[P] when its P items are drawn anew with replacement; None for P < 2.
+
+    For a mean the bootstrap needs no resampling: the error over all resamples is the items' std (ddof 0) over sqrt(P).
+    """
+    return float(np.std(values) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def wilson_interval(successes: float, n: int) -> Interval:
@@ -52,16 +68,22 @@ def wilson_interval(successes: float, n: int) -> Interval:
     return (middle - reach) / (1 + spread), (middle + reach) / (1 + spread)
 
 
+def even_p(successes: float, n: int) -> float:
+    """Two-sided p value of "the share is one half": the score test that `wilson_interval` inverts."""
+    return float(2 * stats.norm.sf(abs(2 * successes - n) / math.sqrt(n)))
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """`one` against `other` (mean and sample std) over the `n` seeds that both have. `interval` is None for fewer than two
-    seeds; `above`: seeds on which `one` is higher; `improvement`: P(one > other), ties half."""
+    """`one` against `other` (mean and sample std) over the `n` seeds that both have. `interval` and `p` are those of a paired t
+    test, None where `student` has none; `above`: seeds on which `one` is higher; `improvement`: P(one > other), ties half."""
 
     n: int
     one: tuple[float | None, float | None]
     other: tuple[float | None, float | None]
     difference: float | None
     interval: Interval | None
+    p: float | None
     above: int
     improvement: float | None
 
@@ -71,13 +93,15 @@ def compare(one: Mapping[int, float], other: Mapping[int, float]) -> Comparison:
     seeds = sorted(one.keys() & other.keys())
     first, second = (np.array([side[seed] for seed in seeds], dtype=np.float64) for side in (one, other))
     differences = first - second
+    test = student(differences)
     improvement = stats.mannwhitneyu(first, second).statistic / len(seeds) ** 2 if seeds else None
     return Comparison(
         n=len(seeds),
         one=mean_std(first.tolist()),
         other=mean_std(second.tolist()),
         difference=float(differences.mean()) if seeds else None,
-        interval=bootstrap_interval(differences),
+        interval=test.interval if test else None,
+        p=test.p if test else None,
         above=int((differences > 0).sum()),
         improvement=None if improvement is None else float(improvement),
     )

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from scar.report.frames import runs_frame
 from scar.report.selection import check_scale, settings
-from scar.report.statistics import CONFIDENCE, student_interval
+from scar.report.statistics import CONFIDENCE, student
 from scar.report.style import (
     OTHER_COLOURS,
     comparability,
@@ -143,7 +143,8 @@ def _over_seeds(group: pd.DataFrame) -> dict[str, Any]:
     means = group.groupby("seed")[list(PAIRED_NUMBERS)].mean()
     row: dict[str, Any] = {"seeds": len(means), "pairs": len(group)}
     for name in PAIRED_NUMBERS:
-        row |= {name: float(means[name].mean()), f"{name}_interval": student_interval(means[name].to_numpy())}
+        test = student(means[name].to_numpy())
+        row |= {name: float(means[name].mean()), f"{name}_interval": test.interval if test else None}
     return row
 
 

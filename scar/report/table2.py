@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scar.report.claims import Verdict
-from scar.report.statistics import CONFIDENCE, mean_std, wilson_interval
+from scar.report.statistics import CONFIDENCE, even_p, mean_std, wilson_interval
 from scar.report.style import comparability, method_name, task_name, tasks_in_order
 from scar.report.tables import paper_results
 from scar.report.writing import count_of, csv_text, markdown_table
@@ -146,5 +146,6 @@ def judged_verdicts(judgements: Sequence[JudgementRecord]) -> list[Verdict]:
             )
             continue
         word = "yes" if row["low"] > 0.5 else "no" if row["high"] < 0.5 else "not shown"
-        verdicts.append(Verdict(claim, "Table 2", word, f"{_rate(row)}, n={row['n']}, {row['seeds']} seeds"))
+        evidence = f"{_rate(row)}, n={row['n']}, {row['seeds']} seeds"
+        verdicts.append(Verdict(claim, "Table 2", word, evidence, even_p(row["win_rate"] * row["n"], row["n"])))
     return verdicts

@@ -17,7 +17,7 @@ from scar.report.frames import SMOOTHING, device_kind, device_names, first_updat
 from scar.report.selection import Cells, setting
 from scar.report.statistics import mean_std
 from scar.report.style import comparability, method_name, task_name
-from scar.report.writing import count_of, csv_text, markdown_table, show_mean
+from scar.report.writing import NOISE, count_of, csv_text, markdown_table, show_mean, show_noise
 from scar.tracking.records import RunRecord
 
 NUMBERS = ("final_reward", "final_kl", "curve_area", "distinct_bigrams", "reward_queries", "device_seconds")
@@ -26,7 +26,8 @@ SHOWN_LEFT_OUT = 4
 """Runs of other settings that a table names; of more it says how many."""
 
 _DEFINITIONS = f"""\
-Each ± is the sample standard deviation (ddof 1) over seeds of per-seed means; `-` where there is one seed.
+Each ± is the sample standard deviation (ddof 1) over seeds of per-seed means; `-` where there is one seed. \
+Noise: {NOISE}.
 Area: mean over updates of the training batch's mean raw reward. Updates to sparse's end: the first update at which a \
 run's training reward (trailing mean of {SMOOTHING} updates) is at least the same seed's sparse run's mean over its \
 last {SMOOTHING} updates; median over the seeds that got there, and how many did. Above sparse: seeds whose final \
@@ -103,6 +104,7 @@ def table1_rows(cells: Cells) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"task": task, "method": method, "n": len(runs), "n_wanted": len(cells.seeds)}
             row["setting"] = _setting(runs[0]) if runs else "-"
             row |= averaged.loc[(task, method)].to_dict() if runs else {}
+            row["evaluation_noise"] = cells.noise(task, method)
             row |= {"n": len(runs)} | _paired_with_sparse(cells, task, method)
             row["device"] = device_kind(runs[0]) if runs else None
             published = paper.get(task, {}).get(method, {})
@@ -153,7 +155,7 @@ def _method_block(rows: list[dict[str, Any]], cells: Cells, task: str) -> str:
     rows = [row for row in rows if row["task"] == task]
     devices = {row["device"] for row in rows if row.get("device")}
     timed = devices.pop() if len(devices) == 1 else ""
-    header = ["method", "setting", "n", "final reward", "KL at the end", "area under training reward"]
+    header = ["method", "setting", "n", "final reward", "noise", "KL at the end", "area under training reward"]
     header += [
         "updates to sparse's end",
         "above sparse",
@@ -165,13 +167,14 @@ def _method_block(rows: list[dict[str, Any]], cells: Cells, task: str) -> str:
     for row in rows:
         if row["method"] == "sft":
             bigrams = f"{row['distinct_bigrams_mean']:.1f}" if row["n"] else "-"
-            lines.append(["SFT policy", "-", "-", _sft_cell(row), *["-"] * 4, bigrams, *["-"] * 3])
+            lines.append(["SFT policy", "-", "-", _sft_cell(row), *["-"] * 5, bigrams, *["-"] * 3])
             continue
         line = [method_name(row["method"]), row["setting"], _n(row)]
         if not row["n"]:
-            lines.append(line + ["-"] * 9)
+            lines.append(line + ["-"] * 10)
             continue
         line += [show_mean(row[f"{k}_mean"], row[f"{k}_std"]) for k in ("final_reward", "final_kl", "curve_area")]
+        line.insert(4, show_noise(row["evaluation_noise"]))
         median = row["updates_to_sparse_end_median"]
         line.append(f"{'-' if median is None else f'{median:g}'} ({_paired(row, 'reached_sparse_end', ' seeds')})")
         line.append("-" if row["method"] == "sparse" else _paired(row, "above_sparse"))

@@ -41,6 +41,18 @@ def show_difference(value: float, interval: tuple[float, float] | None, *, digit
     return f"{value:+z.{digits}f}{bounds}"
 
 
+NOISE = (
+    "evaluation noise, the standard error of the final reward over test prompts (bootstrap over prompts, which all runs share), "
+    "which the spread over seeds does not contain"
+)
+"""What `show_noise` shows, for the definitions below a table."""
+
+
+def show_noise(value: float | None) -> str:
+    """ "±0.04", "-" for none."""
+    return "-" if value is None else f"±{value:.2f}"
+
+
 def show_number(value: float | None, form: str) -> str:
     """A number in a format of Python's, "-" for none."""
     return "-" if value is None or value != value else format(value, form)

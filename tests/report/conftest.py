@@ -38,7 +38,8 @@ def set_key(settings: dict[str, Any], dotted: str, value: Any) -> None:
 def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
     """A record under `tmp_path/runs` (`folder` may lead out of it).
 
-    `config` overrides dotted settings, other keywords override manifest keys."""
+    `config` overrides dotted settings, other keywords override manifest keys. With `prompt_rewards` there is a row of
+    samples.jsonl for each, of the prompts p0, p1, ... (another letter: `prompts`)."""
 
     def build(
         method: str = "scar",
@@ -55,6 +56,8 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
         credit_seconds: tuple[float, ...] = (),
         kls: tuple[float, ...] = (),
         times: tuple[float, ...] = (),
+        prompt_rewards: tuple[float, ...] = (),
+        prompts: str = "p",
         config: dict[str, Any] | None = None,
         **manifest: Any,
     ) -> RunRecord:
@@ -97,6 +100,9 @@ def make_run(tmp_path: Path) -> Callable[..., RunRecord]:
         last = {"reward_mean": final, "kl_mean": kl, "distinct_bigrams_mean": 13.0}
         last |= {"score_mean": final - 1, "eos_frac": 0.75}
         (path / "evaluation.json").write_text(json.dumps({"protocol": {}, "initial": first, "final": last}))
+        if prompt_rewards:
+            samples = [{"prompt": f"{prompts}{n}", "reward": reward} for n, reward in enumerate(prompt_rewards)]
+            (path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
         return RunRecord(path)
 
     return build

@@ -31,7 +31,7 @@ def whole(make_run):
             units = {"imdb": "token", "tldr": "span", "hh": "sentence"}[task]
             for method in ("sparse", "uniform", "abc", "prefix"):
                 make_run(method, seed, task=task)
-            make_run("scar", seed, task=task, segmentation=units, final=2.0)
+            make_run("scar", seed, task=task, segmentation=units, final=1.995 + 0.01 * seed)
         make_run("scar", seed, task="tldr", folder=f"../units/{seed}", segmentation="token")
         for method in ("sparse", "scar"):
             config = {"ppo.value_net": "separate"}
@@ -54,7 +54,8 @@ def test_everything_is_one_page_that_needs_nothing_beside_it(sources, whole):
 def test_the_verdict_on_the_default_critic_stands_beside_the_main_claim(sources, whole):
     lines = [verdict.line for verdict in verdicts(sources)]
     assert (
-        "SCAR > Sparse RLHF on IMDB, final test reward (Table 1): leans yes, +1.00 [+1.00, +1.00], 2/2 seeds" in lines
+        # 1.005 and 1.015: 1.01 +- 12.7062 * 0.005
+        "SCAR > Sparse RLHF on IMDB, final test reward (Table 1): leans yes, +1.01 [+0.95, +1.07], 2/2 seeds" in lines
     )
     assert any(
         "separate value function (ppo.value_net=separate) (not in the paper): not shown, +0.00" in line

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from scar.report.statistics import wilson_interval
+from scar.report.statistics import even_p, wilson_interval
 from scar.report.table2 import judged_verdicts, table2_csv, table2_markdown, table2_rows
 from scar.tracking.judgements import JudgementRecord, find_judgements, write_judgement
 
@@ -34,6 +34,12 @@ def judged(tmp_path):
 def test_wilson_is_scipys_for_whole_numbers(wins, n):
     expected = stats.binomtest(wins, n).proportion_ci(method="wilson")
     assert wilson_interval(wins, n) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_p_value_of_a_half_is_that_of_wilsons_interval():
+    assert even_p(60, 100) == pytest.approx(0.0455, abs=1e-4)  # (60 - 50) / 5 = 2 standard errors
+    bound = wilson_interval(59.8, 100)[0]  # 59.8 wins are 1.96 standard errors: the interval ends at one half
+    assert (bound, even_p(59.8, 100)) == (pytest.approx(0.5, abs=1e-4), pytest.approx(0.05, abs=1e-4))
 
 
 def test_ties_count_half_and_unread_answers_not_at_all(judged):

@@ -106,7 +106,7 @@ def test_updates_to_sparse_end_is_paired_by_seed_and_counts_who_got_there(make_r
     scar, sparse = row_of(rows, "scar"), row_of(rows, "sparse")
     assert (scar["updates_to_sparse_end_median"], scar["reached_sparse_end"], scar["pairs"]) == (6.5, 2, 3)
     assert (sparse["updates_to_sparse_end_median"], sparse["reached_sparse_end"]) == (10.0, 3)
-    assert cells_of(markdown_of(runs), "SCAR")[0][6] == "6.5 (2 of 3 seeds)"
+    assert cells_of(markdown_of(runs), "SCAR")[0][7] == "6.5 (2 of 3 seeds)"
 
 
 def test_seeds_above_sparse_are_paired_and_missing_pairs_show(make_run):
@@ -114,8 +114,8 @@ def test_seeds_above_sparse_are_paired_and_missing_pairs_show(make_run):
     runs += [make_run("scar", seed, final=final) for seed, final in ((1, 1.0), (2, 3.5), (3, 2.0), (4, 9.0))]
     assert row_of(rows_of(runs), "scar")["above_sparse"] == 2
     markdown = markdown_of(runs)
-    assert cells_of(markdown, "SCAR")[0][7] == "2 of 3, pairs=3/4"
-    assert cells_of(markdown, "Sparse RLHF")[0][7] == "-"
+    assert cells_of(markdown, "SCAR")[0][8] == "2 of 3, pairs=3/4"
+    assert cells_of(markdown, "Sparse RLHF")[0][8] == "-"
 
 
 def test_row_of_a_method_by_hand(make_run):
@@ -123,10 +123,10 @@ def test_row_of_a_method_by_hand(make_run):
     runs = [make_run("scar", 1, kl=4.0, seconds=10.0, **timed), make_run("scar", 2, kl=6.0, seconds=14.0, **timed)]
     markdown = markdown_of(runs, methods=["scar"])
     (line,) = cells_of(markdown, "SCAR")
-    assert line[1:6] == ["token, owen, alpha 0.8", "n=2", "1.00 ± 0.00", "5.00 ± 1.41", "1.50 ± 0.00"]
-    assert line[8:] == ["13.0 ± 0.0", "3.0", "12.0 ± 2.8", "20%"]
-    assert cells_of(markdown, "method")[0][10] == "CPU-seconds per run"
-    assert cells_of(markdown, "SFT policy")[0][8] == "16.0"
+    assert line[1:7] == ["token, owen, alpha 0.8", "n=2", "1.00 ± 0.00", "-", "5.00 ± 1.41", "1.50 ± 0.00"]
+    assert line[9:] == ["13.0 ± 0.0", "3.0", "12.0 ± 2.8", "20%"]
+    assert cells_of(markdown, "method")[0][11] == "CPU-seconds per run"
+    assert cells_of(markdown, "SFT policy")[0][9] == "16.0"
 
 
 def test_runs_of_one_method_on_cpu_and_gpu_are_not_averaged(make_run):
