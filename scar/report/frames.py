@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,15 +69,18 @@ def _run(record: RunRecord) -> dict[str, Any]:
         raise ValueError(f"the record {record.path} has no {error}; run it again with this code") from error
 
 
-def evaluation_noise(runs: Sequence[RunRecord], others: Sequence[RunRecord] = ()) -> float | None:
-    """How far the mean final reward of `runs`, less that of `others`, is from that over all test prompts there could be: the
-    bootstrap's standard error over prompts, in raw rewards. All runs share their prompts, so one draw of prompts counts for
-    every run, and the spread over seeds does not hold this error. None where a run has no samples.
+def evaluation_noise(runs: Mapping[int, RunRecord], others: Mapping[int, RunRecord] | None = None) -> float | None:
+    """How far the mean final reward of `runs` (by seed), less that of `others` on the seeds that both have, is from that over
+    all test prompts there could be: the bootstrap's standard error over prompts, in raw rewards. All runs share their prompts,
+    so one draw of prompts counts for every run, and the spread over seeds does not contain this error. None without a run,
+    and where a run has no samples.
 
     Raises ValueError naming two runs that were evaluated on different prompts.
     """
-    records = [*runs, *others]
-    if not runs or not all((record.path / "samples.jsonl").is_file() for record in records):
+    sides = [runs] if others is None else [runs, others]
+    seeds = sorted(set.intersection(*(set(side) for side in sides)))
+    records = [side[seed] for side in sides for seed in seeds]
+    if not records or not all((record.path / "samples.jsonl").is_file() for record in records):
         return None
     prompts = [row["prompt"] for row in records[0].samples]
     for record in records:
@@ -85,8 +88,8 @@ def evaluation_noise(runs: Sequence[RunRecord], others: Sequence[RunRecord] = ()
             raise ValueError(
                 f"{records[0].path} / {record.path} were evaluated on different prompts; run one of them again"
             )
-    rewards = [np.mean([[row["reward"] for row in r.samples] for r in side], axis=0) for side in (runs, others) if side]
-    return bootstrap_error(rewards[0] - rewards[1] if others else rewards[0])
+    rewards = [np.mean([[row["reward"] for row in side[seed].samples] for seed in seeds], axis=0) for side in sides]
+    return bootstrap_error(rewards[0] if others is None else rewards[0] - rewards[1])
 
 
 def curves_frame(records: Iterable[RunRecord], *, smoothing: int = SMOOTHING) -> pd.DataFrame:

@@ -25,7 +25,8 @@ from scar.report.credit_items import CREDIT_ITEMS, credit_verdicts
 from scar.report.figures import FIGURES, Variants, figure2, figure2_curves, line_numbers, select_variants
 from scar.report.files import Files, as_json, identities
 from scar.report.page import Section, page
-from scar.report.selection import FLAGS, Cells, NoRunError, Sources, select_cells
+from scar.report.released import COMMAND, released_files
+from scar.report.selection import FLAGS, FOLDERS, Cells, NoRunError, Sources, select_cells
 from scar.report.style import image_files
 from scar.report.sweeps import frontier_figure, paired_markdown, sweep_csv, sweep_markdown
 from scar.report.table2 import judged_verdicts, table2_csv, table2_markdown
@@ -92,6 +93,7 @@ ITEMS = {
     "figure3": Item("Figure 3: reward and KL", "make reproduce-fig3", partial(_curves, "figure3")),
     "figure4": Item("Figure 4: reward and device time", "make reproduce-fig4", partial(_curves, "figure4")),
     "figure5": Item("Figure 5: token and span units", "make reproduce-fig5", partial(_curves, "figure5")),
+    "released": Item("As written and as released: what makes the paper's numbers", COMMAND, released_files),
     "costs": Item("What runs cost", "make reproduce-table1", _costs),
     **{name: Item(title, "make reproduce-fig1", build) for name, (title, build) in CREDIT_ITEMS.items()},
 }
@@ -250,9 +252,6 @@ def _missing(cells: Cells) -> list[dict[str, Any]]:
 
 
 # What conf/tools/report.yaml asks for.
-
-
-FOLDERS = ("units", "critic", "credit", "judgements")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from scar.report.selection import Sources
+from scar.report.selection import FOLDERS, Sources
 from scar.report.style import png_bytes
 
 
@@ -22,9 +22,7 @@ def sources(root: str | Path = "..", **chosen: Any) -> Sources:
         if text := os.environ.get(f"SCAR_{name.upper()}"):
             defaults[name] = [kind(word) for word in text.split(",")]
     fields = Sources.__dataclass_fields__
-    folders: dict[str, Any] = {
-        name: root / str(fields[name].default) for name in ("records", "units", "critic", "credit", "judgements")
-    }
+    folders: dict[str, Any] = {name: root / str(fields[name].default) for name in ("records", *FOLDERS)}
     return Sources(**(folders | defaults | chosen))
 
 

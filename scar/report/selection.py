@@ -18,6 +18,8 @@ from scar.tracking.records import RunRecord, find_records, unfinished_runs
 
 FLAGS = ("alpha", "estimator", "segmentation", "device")
 """Settings of conf/tools/report.yaml that choose runs (`narrow`)."""
+FOLDERS = ("units", "critic", "released", "credit", "judgements")
+"""Settings of conf/tools/report.yaml that are folders, beside `records` and `results`."""
 _SHARED = ("ppo", "models", "task", "data", "prompt", "generation", "scoring", "evaluation", "model_seed")
 """The settings that all methods of a task must share (Section 4.1)."""
 
@@ -57,10 +59,8 @@ class Cells:
         return dict(zip(cell["seed"], cell[name], strict=True))
 
     def noise(self, task: str, method: str, other: str | None = None) -> float | None:
-        """`evaluation_noise` of a cell, or of its difference from another over the seeds that both have."""
-        one, two = self.of(task, method), self.of(task, other) if other else {}
-        seeds = sorted(one.keys() & two.keys() if other else one)
-        return evaluation_noise([one[seed] for seed in seeds], [two[seed] for seed in seeds] if other else [])
+        """`evaluation_noise` of a cell, or of its difference from another."""
+        return evaluation_noise(self.of(task, method), self.of(task, other) if other else None)
 
     def missing(self) -> dict[tuple[str, str], list[int]]:
         """The seeds that were asked for and have no run, by (task, method)."""
@@ -89,8 +89,9 @@ def settings(record: RunRecord) -> dict[str, Any]:
     return flat | {key: setting(record, key) for key in ("scale", "model_seed", *FLAGS)}
 
 
-def _shared_settings(record: RunRecord) -> dict[str, Any]:
-    return _flat({name: record.manifest["settings"][name] for name in _SHARED})
+def _shared_settings(record: RunRecord, but: Sequence[str]) -> dict[str, Any]:
+    flat = _flat({name: record.manifest["settings"][name] for name in _SHARED})
+    return {key: value for key, value in flat.items() if key not in but}
 
 
 def _differences(first: dict[str, Any], second: dict[str, Any]) -> str:
@@ -142,16 +143,16 @@ def _refuse_mix(first: RunRecord, second: RunRecord) -> None:
     )
 
 
-def check_fairness(records: Iterable[RunRecord]) -> None:
+def check_fairness(records: Iterable[RunRecord], *, but: Sequence[str] = ()) -> None:
     """Raise ValueError unless all runs of each task share what the comparison of methods rests on (Section 4.1).
 
     That is all settings but those of the credit method (scar/identity.py): PPO, models, data, prompts, sampling, scoring,
-    evaluation.
+    evaluation. `but` names those in which runs may differ all the same, as "ppo.kl_scale".
     """
     first: dict[str, RunRecord] = {}
     for record in records:
         reference = first.setdefault(record.manifest["task"], record)
-        sides = _shared_settings(reference), _shared_settings(record)
+        sides = _shared_settings(reference, but), _shared_settings(record, but)
         if sides[0] != sides[1]:
             raise ValueError(
                 f"unfair comparison on task {record.manifest['task']}: {reference.path} / {record.path} differ in "
@@ -240,13 +241,15 @@ class NoRunError(ValueError):
 
 @dataclass(frozen=True)
 class Sources:
-    """Folders (`records`: Table 1's runs; `units`, `critic`: runs of other units and of another value function; `credit`,
-    `judgements`) and the runs wanted of them: one `scale`, and where not None only these tasks, methods, seeds, ..."""
+    """Folders (`records`: Table 1's runs; `units`, `critic`, `released`: runs of other units, of another value function, of
+    what the authors released; `credit`, `judgements`) and the runs wanted of them: one `scale`, and where not None only these
+    tasks, methods, seeds, ..."""
 
     scale: str
     records: Path = Path("runs")
     units: Path = Path("sweeps/units")
     critic: Path = Path("sweeps/ablation_value_net")
+    released: Path = Path("sweeps/released")
     credit: Path = Path("credit")
     judgements: Path = Path("judgements")
     tasks: Sequence[str] | None = None

@@ -190,16 +190,16 @@ def _method_block(rows: list[dict[str, Any]], cells: Cells, task: str) -> str:
     return markdown_table(header, lines)
 
 
-def origin(cells: Cells) -> str:
+def origin(records: Sequence[RunRecord], seeds: Sequence[int]) -> str:
     """One sentence on where the numbers come from: devices, seeds, runs, model seed, commits, dirty trees."""
-    manifests = [record.manifest for record in cells.records]
+    manifests = [record.manifest for record in records]
     commits: dict[str, list[RunRecord]] = {}
-    for record in cells.records:
+    for record in records:
         commits.setdefault((record.manifest["commit"] or "unknown")[:10], []).append(record)
     counts = [f"{commit} ({len(runs)} runs, as {runs[0].path})" for commit, runs in sorted(commits.items())]
     dirty = sum(bool(m["dirty"]) for m in manifests)
     return (
-        f"Device: {device_names(cells.records)}. Seeds {', '.join(map(str, cells.seeds))}; {len(manifests)} runs; "
+        f"Device: {device_names(records)}. Seeds {', '.join(map(str, seeds))}; {len(manifests)} runs; "
         f"model seed {', '.join(map(str, sorted({m['model_seed'] for m in manifests})))} (one SFT policy and one "
         "reward model per task: ± does not cover their variation). "
         + (
@@ -218,7 +218,7 @@ def table1_markdown(cells: Cells) -> str:
     """
     rows, scale = table1_rows(cells), cells.records[0].manifest["scale"]
     label = "paper" if scale == "paper" else "paper, other models and data"
-    text = [f"# Table 1, scale {scale}", origin(cells)]
+    text = [f"# Table 1, scale {scale}", origin(cells.records, cells.seeds)]
     if scale != "paper":
         text.append(f"Numbers at scale {scale}: {comparability(scale)}.")
     text.append(_reward_block(rows, cells, label))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def set_key(settings: dict[str, Any], dotted: str, value: Any) -> None:
     for parent in parents:
         settings = settings.setdefault(parent, {})
     settings[last] = value
+
+
+def updates_of(means: Sequence[float]) -> tuple[float, ...]:
+    """Numbers of updates whose trailing means are these; five at most, as the mean is of five."""
+    sums = [0.0, *(mean * count for count, mean in enumerate(means, start=1))]
+    return tuple(after - before for before, after in pairwise(sums))
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from scar.report.claims import (
@@ -18,6 +16,7 @@ from scar.report.claims import (
 from scar.report.figures import FIGURES, select_variants
 from scar.report.selection import Cells, select_cells
 from scar.report.statistics import compare
+from tests.report.conftest import updates_of
 
 FIGURE3, FIGURE4, FIGURE5 = (FIGURES[name].variants for name in ("figure3", "figure4", "figure5"))
 METHODS = ["sparse", "uniform", "abc", "scar"]
@@ -94,11 +93,7 @@ def test_reward_at_equal_kl(make_run):
     # Smoothing is taken out by runs whose trailing means are these numbers.
     # Two seeds with gaps of 1.00 and 1.02 (SCAR's reward times 1.01): 1.01 +- 12.7062 * 0.01.
     def run(method, seed, kls, rewards):
-        def whole(means):
-            sums = [0.0] + [mean * (i + 1) for i, mean in enumerate(means)]
-            return tuple(b - a for a, b in pairwise(sums))
-
-        return make_run(method, seed, kls=whole(kls), rewards=whole(rewards))
+        return make_run(method, seed, kls=updates_of(kls), rewards=updates_of(rewards))
 
     runs = [run("scar", s, (0.0, 1.0, 4.0), (0.0, 2.0 * f, 4.0 * f)) for s, f in ((1, 1), (2, 1.01))]
     runs += [run("sparse", s, (0.0, 4.0, 16.0), (0.0, 2.0, 4.0)) for s in (1, 2)]

@@ -76,7 +76,7 @@ def test_the_noise_of_evaluation_is_over_prompts_that_all_runs_share(make_run):
     assert "| 1.00 ± 0.00 | ±0.71 |" in table1_markdown(cells)
     assert "+0.00, evaluation noise ±0.35, 0/2 seeds" in {verdict.evidence for verdict in reward_verdicts(cells)}
     with pytest.raises(ValueError, match=r"imdb-scar-1 / .*imdb-abc-3 were evaluated on different prompts"):
-        evaluation_noise(scar, [make_run("abc", 3, prompt_rewards=(0.0, 0.0), prompts="q")])
+        evaluation_noise({1: scar[0]}, {1: make_run("abc", 3, prompt_rewards=(0.0, 0.0), prompts="q")})
 
 
 def test_one_seed_has_no_interval_and_none_has_no_difference():

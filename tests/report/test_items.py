@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
 from scar.report.items import report, verdicts
 from scar.report.selection import Sources
+
+FIGURES = ("figure2", "figure3", "figure4", "figure5", "released")
 
 
 @pytest.fixture
@@ -17,6 +20,7 @@ def sources(tmp_path):
         records=tmp_path / "runs",
         units=tmp_path / "units",
         critic=tmp_path / "critic",
+        released=tmp_path / "released",
         credit=tmp_path / "credit",
         judgements=tmp_path / "judgements",
         seeds=[1, 2],
@@ -25,7 +29,8 @@ def sources(tmp_path):
 
 @pytest.fixture
 def whole(make_run):
-    """Two seeds of every method on every task, token units on tldr, and a separate value function on imdb."""
+    """Two seeds of every method on every task, token units on tldr, a separate value function on imdb, and there sparse rewards
+    paid twice."""
     for seed in (1, 2):
         for task in ("imdb", "tldr", "hh"):
             units = {"imdb": "token", "tldr": "span", "hh": "sentence"}[task]
@@ -36,15 +41,17 @@ def whole(make_run):
         for method in ("sparse", "scar"):
             config = {"ppo.value_net": "separate"}
             make_run(method, seed, folder=f"../critic/{method}{seed}", config=config)
+        make_run("sparse", seed, folder=f"../released/{seed}", config={"sparse_weight": 2.0})
 
 
 def test_everything_is_one_page_that_needs_nothing_beside_it(sources, whole):
     files = report("all", sources)
-    names = {"report.html", "verdicts.md", "table1.md", "comparisons.csv"}
-    names |= {f"figure{n}.{kind}" for n in (2, 3, 4, 5) for kind in ("png", "pdf", "json")}
+    names = {"report.html", "verdicts.md", "table1.md", "comparisons.csv", "released.md", "released.csv"}
+    names |= {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf", "json")}
     assert names <= files.keys()
     text = files["report.html"].decode()
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count("data:image/png;base64,") == len(FIGURES)
+    assert [curve["n"] for curve in json.loads(files["released.json"])["imdb"]["curves"]] == [2] * 5
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
     assert "<strong>leans yes</strong>" in text
     assert "<table>" in text
@@ -75,6 +82,7 @@ def test_a_page_of_one_run_says_what_is_missing_and_unfinished_and_holds_no_mark
     assert "n=1/2" in text
     assert "Missing: " in text
     assert "make reproduce-fig4 SCALE=local" in text
+    assert "make reproduce-released SCALE=local" in text
     words = {verdict.claim: verdict.verdict for verdict in verdicts(sources)}
     assert words["SCAR, span units > Sparse RLHF after equal device time on TL;DR, training reward"] == "not run"
 
