@@ -82,13 +82,12 @@ def evaluation_noise(runs: Mapping[int, RunRecord], others: Mapping[int, RunReco
     records = [side[seed] for side in sides for seed in seeds]
     if not records or not all((record.path / "samples.jsonl").is_file() for record in records):
         return None
-    prompts = [row["prompt"] for row in records[0].samples]
     for record in records:
-        if [row["prompt"] for row in record.samples] != prompts:
+        if record.test_rewards[0] != records[0].test_rewards[0]:
             raise ValueError(
                 f"{records[0].path} / {record.path} were evaluated on different prompts; run one of them again"
             )
-    rewards = [np.mean([[row["reward"] for row in side[seed].samples] for seed in seeds], axis=0) for side in sides]
+    rewards = [np.mean([side[seed].test_rewards[1] for seed in seeds], axis=0) for side in sides]
     return bootstrap_error(rewards[0] if others is None else rewards[0] - rewards[1])
 
 

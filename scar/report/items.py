@@ -132,7 +132,8 @@ def _everything(sources: Sources) -> Files:
 
 
 def verdicts(sources: Sources) -> list[Verdict]:
-    """A verdict on every claim: "not run" where its runs are missing, "cannot be said" where they cannot be compared."""
+    """A verdict on every claim, taken alone (`verdicts_markdown` corrects them): "not run" where its runs are missing, "cannot
+    be said" where they cannot be compared."""
     curves = {name: partial(_variants_or_none, name, sources) for name in FIGURES}
     groups: list[tuple[str, Callable[[], list[Verdict]]]] = [
         ("Table 1", lambda: reward_verdicts(_cells_or_none(sources))),

@@ -48,6 +48,7 @@ class Paid(Variant):
     what: str = ""
     dashes: Any = "-"
     marker: str = "o"
+    size: float = 6.0
     filled: bool = True
 
     @property
@@ -70,6 +71,7 @@ SPARSE_TWICE = Paid(
     what="twice the score at the end, at the same price of KL",
     dashes=(0, (3, 1.2)),
     marker="P",
+    size=8.0,
 )
 VARIANTS = (
     SPARSE,
@@ -81,6 +83,7 @@ VARIANTS = (
         what="the score at the end; half of kl_coef and of kl_target",
         dashes=(0, (1, 1.2)),
         marker="X",
+        size=8.0,
     ),
     Paid("uniform", key="uniform", label="Uniform", what="the score in equal shares", marker="v"),
     Paid("abc", key="abc", label="ABC, as written", what="Eq. 6", marker="^"),
@@ -375,7 +378,7 @@ def released_figure(tasks: Sequence[Variants]) -> Figure:
     """Training reward against sqrt(KL) to the SFT policy, a panel per task, a line per variant, means over seeds update by
     update; the large marks are the trained policies on test prompts."""
     with fonts():
-        figure = new_figure(4.0 if len(tasks) < 3 else 3.1)
+        figure = new_figure(4.0)
         handles: dict[Paid, Any] = {}
         for axes, chosen in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
             handles |= {v: _draw(axes, chosen, v) for v in DRAWN if chosen.runs.get(v)}
@@ -409,7 +412,12 @@ def _draw(axes: Axes, chosen: Variants, variant: Paid) -> Any:
     kl, reward = (
         np.array(list(chosen.numbers(variant, name).values())).mean() for name in ("final_kl", "final_reward")
     )
-    look: dict[str, Any] = {"color": colour, "marker": variant.marker, "markersize": 6.5, "markeredgewidth": 0.9}
+    look: dict[str, Any] = {
+        "color": colour,
+        "marker": variant.marker,
+        "markersize": variant.size,
+        "markeredgewidth": 0.9,
+    }
     look |= {"markeredgecolor": "white"} if variant.filled else {"markerfacecolor": "white", "markeredgecolor": colour}
     axes.plot(np.sqrt(max(kl, 0.0)), reward, linestyle="", zorder=3, **look)
     (handle,) = axes.plot([], [], linestyle=variant.dashes, linewidth=1.2, **look)

@@ -171,6 +171,13 @@ class RunRecord(Record):
         """Evaluated texts of the final policy (`evaluate_policy` in scar/ppo/evaluation.py says which keys)."""
         return read_jsonl(self.path / "samples.jsonl")
 
+    @cached_property
+    def test_rewards(self) -> tuple[int, list[float]]:
+        """A hash of the evaluated prompts, equal within a process for the same prompts in the same order, and the final policy's
+        raw reward on each; the samples themselves, which are large, are not kept."""
+        rows = read_jsonl(self.path / "samples.jsonl")
+        return hash(tuple(row["prompt"] for row in rows)), [row["reward"] for row in rows]
+
 
 find_records = RunRecord.find
 
