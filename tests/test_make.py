@@ -46,7 +46,7 @@ TARGETS: dict[str, list[str]] = {
     "prefetch": ["for task in tldr;", "!" + NO_RUN[0], "!" + NO_RUN[1], "scale=smoke"],
     "bench": ["!no task, method or seed in it"] * 3 + ["!attribution measures models of its own sizes"],
     "bench BENCH=estimators": ["!no task, method or seed in it"] * 3 + ["scale=smoke"],
-    **{name: [f"!{text}" for text in CODE] for name in ("test", "test-all", "faults", "lint", "format", "type")},
+    **{name: [f"!{text}" for text in CODE] for name in ("test", "test-all", "test-peers", "faults", "lint", "format", "type")},
 }  # fmt: skip
 """What each target does with each of `VALUES` alone: text of its commands, or behind a "!" of the line that refuses it."""
 

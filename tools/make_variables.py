@@ -11,7 +11,7 @@ import sys
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 
 LIMITS = {
-    "help test test-all faults lint format type clean-results": {
+    "help test test-all test-peers faults lint format type clean-results": {
         "TASKS METHODS SEEDS SCALE": "there is no task, method, seed or scale in it",
     },
     "setup pretrained": {"TASKS METHODS SEEDS": "packages are the same for all tasks and methods"},
