@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from scipy import stats
 
 from scar.report.statistics import CONFIDENCE
 from scar.report.style import METHODS, UNIT_DASHES, comparability, method_name, task_name
+from scar.report.tables import paper_results
 from scar.tracking.credit_records import CreditRecord
 
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
@@ -21,11 +24,14 @@ EOS = "<EOS>"
 ESTIMATORS = {
     "owen": "Owen values",
     "shap": "Owen values (shap package)",
+    "partition": "Owen values, cut off as the shap package does",
     "exact": "exact Shapley values",
     "permutation": "sampled Shapley values",
     "sequential": "one order, left to right",
 }
 READ_HIERARCHY = ("owen", "shap")
+PRINTED = " (paper)"
+"""Ends the label of what the paper's Figure 1 prints for a method."""
 Range = tuple[int, int]
 """Tokens [start, end) of a response."""
 
@@ -40,7 +46,9 @@ def load_credit(folder: Path) -> CreditRecord:
 
 
 def credit_name(label: str) -> str:
-    """The name shown for a method of a record: `scar:span` is "SCAR, span units"."""
+    """The name shown for a method of a record: `scar:span` is "SCAR, span units", `scar (paper)` "SCAR, as printed"."""
+    if label.endswith(PRINTED):
+        return f"{method_name(label.removesuffix(PRINTED))}, as printed"
     method, _, units = label.partition(":")
     return f"{method_name(method)}, {units} units" if units else method_name(method)
 
@@ -121,7 +129,7 @@ def notes(record: CreditRecord, labels: Sequence[str]) -> list[str]:
     sentences = [f"{task_name(manifest['task'])} at scale {manifest['scale']}, reward model {name}{scale}."]
     ways: dict[str, list[str]] = {}
     for label in labels:
-        settings = manifest["methods"][label]
+        settings = manifest["methods"].get(label, {"estimator": None})  # a row of the paper has no settings
         if estimator := estimator_of(settings):
             build = settings["method"]
             how = ESTIMATORS.get(estimator, estimator)
@@ -130,12 +138,45 @@ def notes(record: CreditRecord, labels: Sequence[str]) -> list[str]:
     return sentences + [f"SCAR on {', '.join(units)} units: {way}." for way, units in ways.items()]
 
 
-_FILLS = {"space": "blanked by the space token", "delete": "taken out"}
+_FILLS = {
+    "space": "blanked by the space token",
+    "delete": "taken out",
+    "collapse": "one blank a run, and the text is tokenised again",
+    "dots": '"..." a run, and the text is tokenised again',
+}
 _EMPTIES = {
     "uniform": "v(empty) is shared out evenly over the units",
     "zero": "v(empty) counts as 0",
     "terminal": "v(empty) goes to the last token",
+    "drop": "v(empty) is paid to nobody",
 }
+
+
+# What the paper prints in its Figure 1.
+
+
+def printed_words(record: CreditRecord, row: Mapping[str, Any]) -> list[Range]:
+    """The tokens of each word of the paper's Figure 1, EOS last. Empty where the numbers printed there say nothing: the
+    scale is not the paper's, or the prompt or the response is another one."""
+    printed = paper_results()["figure1"]
+    example = (printed["prompt"], "".join(printed["words"]), True)
+    if record.manifest["scale"] != "paper" or (row["prompt"], row["response"], row["finished"]) != example:
+        return []
+    complete = [token["end"] for token in row["tokens"][:-1]]
+    ends = [bisect_left(complete, end) + 1 for end in accumulate(map(len, printed["words"][:-1]))]
+    ends.append(len(row["tokens"]))
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def printed_credit(record: CreditRecord, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the paper prints for the words of `row`, by label, as methods without units: each number on its word's last token."""
+    words, credit = printed_words(record, row), {}
+    for method in ("abc", "scar") if words else ():
+        per_token = [0.0] * len(row["tokens"])
+        for (_, end), value in zip(words, paper_results()["figure1"][method], strict=True):
+            per_token[end - 1] += value
+        credit[method + PRINTED] = {"per_token": per_token, "sum": round(sum(per_token), 6)}
+    return credit
 
 
 # Where credit goes, over many responses: by position, to the end, to negative units, and on imdb to words of good and bad

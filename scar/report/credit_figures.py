@@ -20,6 +20,7 @@ from scar.report.credit import (
     LEAST_RATED,
     NEGATIVE,
     POSITIVE,
+    PRINTED,
     Interval,
     Range,
     credit_name,
@@ -28,6 +29,8 @@ from scar.report.credit import (
     notes,
     number,
     pieces_of,
+    printed_credit,
+    printed_words,
     strength,
     text_of,
     words_of,
@@ -43,6 +46,7 @@ from scar.report.style import (
     style_axes,
     task_name,
 )
+from scar.report.tables import paper_results
 from scar.report.writing import csv_text, markdown_table
 from scar.tracking.credit_records import CreditRecord
 
@@ -54,6 +58,10 @@ POINTS, CAPTION_POINTS = 7.5, 7.0
 LINE, BOX, ROW_GAP, PAD, GAP = 0.33, 0.29, 0.09, 0.03, 0.035
 FRAME = "#404040"
 LONGEST_PROMPT = 300
+PRINTED_SUM = (
+    "SCAR's sum to 9.6 of the 10.0 printed as the reward: as if v(empty) had been dropped, though rounding of 16 numbers "
+    "alone may take 0.8 away."
+)
 DEEPEST = 0.8
 """How much of the full colour the largest credit gets: black text stays readable on it."""
 
@@ -95,12 +103,13 @@ def figure1(record: CreditRecord, *, item: int = 0, methods: Sequence[str] | Non
     """The credit of response `item` (its index in the record, from 0) by word, one row per method.
 
     A number stands under each word; under a unit of several words, which is framed, stands its value, and ticks are the
-    borders of units within a word. `methods`: labels of the record (default: all but `NOT_SHOWN`). Raises ValueError for
-    what is not there.
+    borders of units within a word. The paper's own rows stand below those of its example at scale=paper. `methods`: labels
+    (default: all but `NOT_SHOWN`). Raises ValueError for what is not there.
     """
     if not 0 <= item < len(record.rows):
         raise ValueError(f"item {item} of {record.path}; allowed: 0 to {len(record.rows) - 1}")
     row = record.rows[item]
+    row = row | {"methods": row["methods"] | printed_credit(record, row)}
     shown = [label for label in labels_in_order(row["methods"]) if label not in NOT_SHOWN]
     labels = list(methods or shown or row["methods"])
     if unknown := [label for label in labels if label not in row["methods"]]:
@@ -213,6 +222,8 @@ def _caption(record: CreditRecord, row: Mapping[str, Any], labels: Sequence[str]
     ]
     if any("units" in row["methods"][label] for label in labels):
         sentences.append("A frame is a unit of SCAR; where a word holds several, ticks are their borders.")
+    if any(label.endswith(PRINTED) for label in labels):
+        sentences.append(f"As printed: the numbers in the paper's Figure 1. {PRINTED_SUM}")
     return " ".join([*sentences, *notes(record, labels)])
 
 
@@ -232,6 +243,56 @@ def _write(axes: Axes, lines: Sequence[str], top: float, step: float) -> float:
     for index, line in enumerate(lines):
         axes.text(0.05, top + index * step, line, fontsize=CAPTION_POINTS, va="top", parse_math=False)
     return top + len(lines) * step
+
+
+# The paper's example beside the numbers that the paper prints.
+
+
+def printed_markdown(records: Sequence[CreditRecord]) -> str:
+    """Tables of what SCAR's settings give for the paper's example (`printed_words`), and of the words under the nearest ones.
+
+    The nearest have the smallest mean difference from the printed numbers. Empty without such a record of SCAR.
+    """
+    found = []
+    for record in records:
+        for row in record.rows:
+            words = printed_words(record, row)
+            credit = {label: [credit_of(method, word) for word in words] for label, method in row["methods"].items()}
+            scar = [label for label in credit if label.startswith("scar") and words]
+            found += [(_apart(credit[label], "scar"), label, record, row["reward"], credit) for label in scar]
+    if not found:
+        return ""
+    found.sort(key=lambda entry: entry[0])
+    settings = [["SCAR", "reward", "sum", "mean difference", "largest", "words within 0.05"]]
+    for (mean, largest, outside), label, record, reward, credit in found:
+        numbers = [number(reward), number(sum(credit[label])), f"{mean:.3f}", f"{largest:.2f}"]
+        settings.append([_settings_line(record, label), *numbers, str(len(credit[label]) - outside)])
+    _, label, record, _, credit = found[0]
+    printed = paper_results()["figure1"]
+    columns = {credit_name(key): credit[key] for key in ("abc", label) if key in credit}
+    columns |= {credit_name(key + PRINTED): printed[key] for key in ("abc", "scar")}
+    texts = [word.strip() or "<EOS>" for word in printed["words"]]
+    lines = [[text, *map(number, values)] for text, *values in zip(texts, *columns.values(), strict=True)]
+    lines.append(["sum", *(number(sum(values)) for values in columns.values())])
+    return (
+        "# The paper's example\n\nDifferences are from the numbers printed in the paper's Figure 1, which are rounded to 0.1. "
+        f"{PRINTED_SUM}\n\n{markdown_table(settings[0], settings[1:])}\n\n"
+        f"Under the first of these settings:\n\n{markdown_table(['word', *columns], lines)}\n"
+    )
+
+
+def _apart(credit: Sequence[float], method: str) -> tuple[float, float, int]:
+    """Mean and largest |difference| from the printed numbers, and how many differ by more than rounding explains."""
+    differences = np.abs(np.asarray(credit) - paper_results()["figure1"][method])
+    return float(differences.mean()), float(differences.max()), int((differences > 0.05 + 1e-6).sum())
+
+
+def _settings_line(record: CreditRecord, label: str) -> str:
+    """What decides SCAR's credit of a text: units, the method's settings, the estimator and its, whether EOS is read."""
+    settings = record.manifest["methods"][label]
+    named = {**settings["method"], **settings["estimator"], **record.manifest.get("config", {}).get("scoring", {})}
+    parts = [settings["estimator"]["name"], *(f"{key} {named[key]}" for key in named if key != "name")]
+    return f"{label.partition(':')[2]} units, {', '.join(parts)}"
 
 
 # The measurements of a credit record as tables and as a figure.

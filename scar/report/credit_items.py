@@ -9,7 +9,7 @@ from typing import Any
 
 from scar.report.claims import Verdict
 from scar.report.credit import VALENCE_TASKS, Interval, credit_name, credit_stats, vader_lexicon
-from scar.report.credit_figures import figure1, stats_csv, stats_figure, stats_markdown
+from scar.report.credit_figures import figure1, printed_markdown, stats_csv, stats_figure, stats_markdown
 from scar.report.credit_page import credit_page
 from scar.report.files import Files, as_json, write_files
 from scar.report.selection import NoRunError, Sources
@@ -20,6 +20,12 @@ from scar.tracking.credit_records import CreditRecord, find_credit
 def credit_records(sources: Sources, kind: str) -> list[CreditRecord]:
     """The credit records of one kind of texts: of each task the newest, as records of other methods or settings may lie
     beside it. Raises NoRunError if there is none."""
+    by_task = {record.manifest["task"]: record for record in _all_records(sources, kind)}
+    return [by_task[task] for task in tasks_in_order(by_task)]
+
+
+def _all_records(sources: Sources, kind: str) -> list[CreditRecord]:
+    """The credit records of one kind of texts, the newest last. Raises NoRunError if there is none."""
     wanted: dict[str, Any] = {"scale": sources.scale}
     wanted |= {"task": list(sources.tasks)} if sources.tasks else {}
     wanted |= {"model_seed": sources.model_seed} if sources.model_seed is not None else {}
@@ -28,14 +34,16 @@ def credit_records(sources: Sources, kind: str) -> list[CreditRecord]:
         raise NoRunError(
             f"no credit record in {sources.credit} of scale={sources.scale}; make reproduce-fig1 makes them"
         )
-    by_task = {r.manifest["task"]: r for r in sorted(records, key=lambda r: r.manifest["finished"])}
-    return [by_task[task] for task in tasks_in_order(by_task)]
+    return sorted(records, key=lambda record: record.manifest["finished"])
 
 
 def figure1_files(sources: Sources) -> Files:
-    """Figure 1, from the record of the text that was typed, or of the paper's example."""
+    """Figure 1, from the record of the text that was typed, or of the paper's example; and of the paper's example, at its
+    scale, every record beside the numbers that it prints."""
     record = credit_records(sources, "text")[0]
     files = {name: content for name, content in credit_files(record).items() if name.startswith("figure1")}
+    if printed := printed_markdown(_all_records(sources, "text")):
+        files["figure1.md"] = printed.encode()
     return files | {"figure1.json": _origin(record)}
 
 
@@ -125,6 +133,8 @@ def credit_files(record: CreditRecord, *, item: int | None = None) -> dict[str, 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it; the page has it
             files |= image_files("figure1", figure1(record, item=item or 0))
+        if printed := printed_markdown([record]):
+            files["figure1.md"] = printed.encode()
     if len(record.rows) >= LEAST_RESPONSES:
         lexicon = vader_lexicon() if record.manifest["task"] in VALENCE_TASKS else None
         rows = credit_stats(record, lexicon=lexicon)

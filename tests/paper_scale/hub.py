@@ -52,7 +52,7 @@ def imdb(root: Path) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).to_parquet(path)
     tokenizer = train_tokenizer([REVIEW.format(i) for i in range(40)], vocab_size=300)
-    config = {"vocab_size": len(tokenizer), "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    config = {"vocab_size": len(tokenizer), "n_positions": 128, "n_embd": 16, "n_layer": 2, "n_head": 2}
     ids = {"bos_token_id": 0, "eos_token_id": 0}
     for name, model in {
         "policy": seeded(GPT2LMHeadModel, GPT2Config(**config, **ids)),
@@ -64,7 +64,7 @@ def imdb(root: Path) -> list[str]:
         (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 1024}))
         state = model.state_dict()
         for layer in range(2):  # buffers that checkpoints of that time hold
-            state[f"transformer.h.{layer}.attn.bias"] = torch.ones(1, 1, 64, 64, dtype=torch.bool).tril()
+            state[f"transformer.h.{layer}.attn.bias"] = torch.ones(1, 1, 128, 128, dtype=torch.bool).tril()
             state[f"transformer.h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
         torch.save(state, folder / "pytorch_model.bin")
     return [

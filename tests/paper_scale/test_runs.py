@@ -4,6 +4,7 @@ architectures, in the hub's file formats, through the same loading code."""
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from scar.commands import build
 from scar.commands import build as parts_module
 from scar.models.precision import has_adapters
 from tests.paper_scale.conftest import Hub
+from tests.test_cli import run_in_process
 
 PAIRS = [("tldr", "scar"), ("hh", "scar"), ("imdb", "abc"), ("tldr", "uniform"), ("hh", "sparse")]
 
@@ -144,3 +146,23 @@ def test_offloading_and_recomputing_change_no_number(hubs: dict[str, Hub]) -> No
             ]
         )
     assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_the_papers_example_stands_beside_what_the_paper_prints(
+    hubs: dict[str, Hub], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = hubs["imdb"]
+    where = [f"paths.{name}={tmp_path}/{name}" for name in ("credit", "results", "cache")]
+    few = ["estimator.max_coalitions=64"]
+    typed = ["source=text", "methods=[abc,scar]", "segmentations=[token]", "device=cpu", "scale=paper", "task=imdb"]
+    outcome = run_in_process(
+        "credit", "-m", "shaping.method.fill=space,delete", *few, *typed, *where, *hub.overrides, capsys=capsys
+    )
+    assert outcome.status in (0, None), outcome.err
+    drawn = ["target=figure1", "scale=paper", f"credit={tmp_path}/credit", f"results={tmp_path}/results"]
+    outcome = run_in_process("report", *drawn, capsys=capsys)
+    assert outcome.status in (0, None), outcome.err
+    lines = (tmp_path / "results" / "paper" / "figure1.md").read_text().splitlines()
+    assert sum(line.startswith("| token units, owen, fill") for line in lines) == 2
+    assert lines[-1].endswith("| +10.00 | +9.60 |")
