@@ -111,15 +111,19 @@ class PPOConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How a policy is judged: `prompts` test prompts drawn with `seed` (the same for every run), `batch_size` at a time."""
+    """How a policy is judged: `prompts` test prompts drawn with `seed` (the same for every run), `batch_size` at a time, with
+    responses of the training's sampling `temperature` (None) or another."""
 
     prompts: int
     batch_size: int
     seed: int
+    temperature: float | None
 
     def __post_init__(self) -> None:
         require(self.prompts >= 1, f"evaluation.prompts={self.prompts}", "1 or more")
         require(self.batch_size >= 1, f"evaluation.batch_size={self.batch_size}", "1 or more")
+        got, allowed = f"evaluation.temperature={self.temperature}", "null (the training's) or a number above 0"
+        require(self.temperature is None or self.temperature > 0, got, allowed)
 
 
 @dataclass(frozen=True)

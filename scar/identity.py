@@ -11,7 +11,7 @@ from typing import Any
 
 TOP = ("scale", "seed", "model_seed", "threads", "device", "recipe")
 """Single values. `device`: cpu or cuda; `recipe`: that of the models trained here (scar/supervised/store.py)."""
-NOT_NAMED = ("_target_", "rows_a_batch", "shape", "labels")
+NOT_NAMED = ("_target_", "rows_a_batch", "shape", "labels", "test_prompts")
 """Keys without a say in any number: a class's place in the code, how many rows go into one pass, what `make check` reads."""
 NOT_OF_MODELS = ("recipe", "build", "stated", "gold")
 """Keys of `models` that follow from the task and its data (`build`: in old records), or are of the model that judges finished
@@ -21,6 +21,7 @@ NOT_OF_TASK = ("alpha", "source", "data_dir", "sources", "reviews", "prompt", "g
 LATER = {
     "sparse_weight": None,
     "ppo.kl_scale": 1.0,
+    "evaluation.temperature": None,
 }
 """Settings that came later, and the value that means what runs did before there was such a setting: at it they have no name, so
 old runs keep theirs."""

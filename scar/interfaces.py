@@ -57,8 +57,9 @@ class Policy(Protocol):
     pad_id: int
     vocabulary: int
 
-    def decoder(self, prompts: PromptBatch) -> AbstractContextManager[Decoder]:
-        """Start generating behind `prompts`; the decoder is good inside the context."""
+    def decoder(self, prompts: PromptBatch, *, temperature: float | None = None) -> AbstractContextManager[Decoder]:
+        """Start generating behind `prompts`, at the policy's own temperature (None) or another; the decoder is good inside
+        the context."""
         ...
 
     def evaluate(self, prompts: PromptBatch, response_ids: Tensor, response_mask: Tensor) -> PolicyOutput:

@@ -19,7 +19,7 @@ def generation(**changes: Any) -> GenerationConfig:
 
 
 def evaluation(**changes: Any) -> EvaluationConfig:
-    return EvaluationConfig(**({"prompts": 10, "batch_size": 5, "seed": 0} | changes))
+    return EvaluationConfig(**({"prompts": 10, "batch_size": 5, "seed": 0, "temperature": None} | changes))
 
 
 def assert_names(error: BaseException, *parts: str) -> None:
@@ -133,6 +133,10 @@ def test_evaluation_errors(key: str) -> None:
     with pytest.raises(ValueError) as caught:
         evaluation(**{key: 0})
     assert_names(caught.value, f"evaluation.{key}=0", "allowed: 1 or more")
+    with pytest.raises(
+        ValueError, match=r"evaluation\.temperature=0; allowed: null \(the training's\) or a number above 0"
+    ):
+        evaluation(temperature=0)
 
 
 SETTINGS: dict[str, Any] = {"ppo": {"updates": 3, "gamma": 1.0}, "task": {"name": "imdb", "sizes": [1, 2]}, "seed": 0}

@@ -116,6 +116,27 @@ def test_first_tokens_follow_the_tempered_distribution() -> None:
     assert ((frequencies - expected).abs() <= 4 * (expected * (1 - expected) / copies).sqrt() + 1e-3).all()
 
 
+def test_responses_at_another_temperature_follow_it_and_the_rules_of_length() -> None:
+    policy, copies = tiny_policy(temperature=0.7, min_new_tokens=3), 1000
+    sampler = Sampler(policy, policy.reference(), tokenizer=NumberTokenizer(), generation=generation_of(3, 7))
+    prompts = left_padded([PROMPTS[0]] * copies)
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([PROMPTS[0]])).logits[0, -1]
+    logits[EOS] = -torch.inf
+    for temperature in (0.01, 3.0):
+        rollout = sampler.respond(prompts, generator=torch.Generator().manual_seed(1), temperature=temperature)
+        expected = (logits / temperature).softmax(-1)
+        frequencies = torch.bincount(rollout.response_ids[:, 0], minlength=VOCABULARY) / copies
+        assert ((frequencies - expected).abs() <= 4 * (expected * (1 - expected) / copies).sqrt() + 1e-3).all()
+        assert sorted(set(rollout.response_mask.sum(1).tolist())) == [3, 4, 5, 6, 7]
+        for name in ("logprobs", "ref_logprobs", "values"):
+            assert getattr(rollout, name).abs().sum() == 0
+    own = sampler.sample(prompts, generator=torch.Generator().manual_seed(1))
+    as_own = sampler.respond(prompts, generator=torch.Generator().manual_seed(1), temperature=0.7)
+    assert torch.equal(own.response_ids, as_own.response_ids)
+    assert own.texts == as_own.texts
+
+
 def updater_of(policy: CausalPolicy, rollout: Rollout, **settings: float) -> UpdateStats:
     """One PPO update of `policy` on random rewards."""
     rewards = torch.randn(rollout.logprobs.shape, generator=torch.Generator().manual_seed(1)) * rollout.response_mask

@@ -137,7 +137,19 @@ def check_settings(cfg: DictConfig) -> PPOConfig:
         "memory.offload=true with engine.frozen_zero_stage=3, which places the same models",
         "one of them",
     )
+    _check_test_prompts(cfg)
     return build_settings(PPOConfig, cfg.ppo)
+
+
+def _check_test_prompts(cfg: DictConfig) -> None:
+    """ValueError when more test prompts are asked for than the data are known to give."""
+    name, asked = data_source(cfg.task), cfg.evaluation.prompts
+    there = cfg.task.sources.get(name, {}).get("test_prompts")
+    require(
+        there is None or asked <= there,
+        f"task={cfg.task.name} evaluation.prompts={asked}",
+        f"at most {there}, the test prompts of its data (task.sources.{name}.test_prompts)",
+    )
 
 
 def credit_needs(cfg: DictConfig) -> tuple[str, ...]:
@@ -393,7 +405,7 @@ class Parts:
         """The segmenter of `cfg`, not loaded yet."""
         return construct(cfg.segmentation, tokenizer=self.tokenizer)
 
-    def prompts(self, split: str, batch_size: int, seed: int) -> PromptBatches:
+    def prompts(self, split: str, batch_size: int, seed: int, *, drop_last: bool = True) -> PromptBatches:
         """Batches of the task's prompts."""
         return PromptBatches(
             self._task.prompts(split),
@@ -401,16 +413,13 @@ class Parts:
             tokenizer=self.tokenizer,
             batch_size=batch_size,
             seed=seed,
+            drop_last=drop_last,
             device=self._device,
         )
 
     def evaluate(self, sampler: Sampler, config: EvaluationConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Judge a policy on the fixed test prompts (`evaluate_policy`)."""
-        prompts = self.prompts("test", config.batch_size, config.seed)
-        available, size = len(prompts), config.batch_size
-        if -(-config.prompts // size) * size > available:  # else some prompts would count twice
-            raise ValueError(
-                f"evaluation.prompts={config.prompts} in batches of {size}; allowed: whole batches within the "
-                f"{available} test prompts"
-            )
+        prompts = self.prompts("test", config.batch_size, config.seed, drop_last=False)
+        allowed = f"at most {len(prompts)}, the test prompts that there are"  # else some would count twice
+        require(config.prompts <= len(prompts), f"evaluation.prompts={config.prompts}", allowed)
         return evaluate_policy(sampler, prompts, self.scoring, config, device=self._device)

@@ -239,7 +239,8 @@ def _samples(
         require(cfg.sample < len(stored), f"sample={cfg.sample}", f"0 to {len(stored) - 1}, the samples of {run.path}")
         return [stored[cfg.sample]]
     if cfg.source == "sft":
-        config = EvaluationConfig(cfg["items"], base.evaluation.batch_size, base.evaluation.seed)
+        batch_size, seed = base.evaluation.batch_size, base.evaluation.seed
+        config = EvaluationConfig(cfg["items"], batch_size, seed, temperature=None)  # as training draws them
         return list(enumerate(parts.evaluate(_sft_sampler(parts), config)[1]))
     prompt_ids, response_ids = (
         parts.tokenizer.encode(text, add_special_tokens=False) for text in (cfg.prompt, cfg.response)

@@ -50,10 +50,10 @@ class SpreadPolicy:
         self._whole, self._evaluating = whole, evaluating
 
     @contextmanager
-    def decoder(self, prompts: PromptBatch) -> Iterator[SpreadDecoder]:
+    def decoder(self, prompts: PromptBatch, *, temperature: float | None = None) -> Iterator[SpreadDecoder]:
         """See Policy."""
         rows = self._ranks.share(len(prompts.texts))
-        with self._whole(), self._policy.decoder(prompts.select(rows)) as local:
+        with self._whole(), self._policy.decoder(prompts.select(rows), temperature=temperature) as local:
             yield SpreadDecoder(local, rows, self._ranks, len(prompts.texts))
 
     def evaluate(self, prompts: PromptBatch, response_ids: Tensor, response_mask: Tensor) -> PolicyOutput:

@@ -100,9 +100,10 @@ class CausalPolicy(nn.Module):
                 stack.enter_context(recomputing(*self._trunks()))
             yield
 
-    def sampling_logits(self, logits: Tensor, *, first_step: int) -> Tensor:
-        """Logits of the sampling distribution at response steps first_step.. for raw `logits` [B,S,V]."""
-        logits = logits.float() / self.temperature
+    def sampling_logits(self, logits: Tensor, *, first_step: int, temperature: float | None = None) -> Tensor:
+        """Logits of the sampling distribution at response steps first_step.. for raw `logits` [B,S,V], at the policy's own
+        temperature (None) or another."""
+        logits = logits.float() / (self.temperature if temperature is None else temperature)
         steps = torch.arange(first_step, first_step + logits.shape[1], device=logits.device)
         too_early = (steps < self.min_new_tokens)[None, :, None]
         is_eos = torch.arange(logits.shape[-1], device=logits.device) == self.eos_id
@@ -140,16 +141,17 @@ class CausalPolicy(nn.Module):
         return logprobs, entropy, values
 
     @contextmanager
-    def decoder(self, prompts: PromptBatch) -> Iterator[CachedDecoder]:
-        """Start generating behind `prompts`."""
-        yield CachedDecoder(self, prompts)
+    def decoder(self, prompts: PromptBatch, *, temperature: float | None = None) -> Iterator[CachedDecoder]:
+        """Start generating behind `prompts`; `temperature`: None for the policy's own."""
+        yield CachedDecoder(self, prompts, temperature)
 
 
 class CachedDecoder:
     """Token-by-token generation with a key/value cache (our own loop: `generate` draws from torch's global generator)."""
 
-    def __init__(self, policy: CausalPolicy, prompts: PromptBatch) -> None:
+    def __init__(self, policy: CausalPolicy, prompts: PromptBatch, temperature: float | None = None) -> None:
         self._policy = policy
+        self._temperature = temperature
         self._mask = prompts.prompt_mask
         self._cache: Any = None
         self._step = 0
@@ -169,7 +171,8 @@ class CachedDecoder:
 
     def next_logits(self) -> Tensor:
         """f32[B,V]: logits of the sampling distribution of the next token."""
-        return self._policy.sampling_logits(self._logits, first_step=self._step).squeeze(1)
+        logits = self._policy.sampling_logits(self._logits, first_step=self._step, temperature=self._temperature)
+        return logits.squeeze(1)
 
     def draw(self, noise: Tensor) -> Tensor:
         """i64[B]: the next token. The largest p / noise is a draw from p when the noise is exponential: the very

@@ -47,7 +47,10 @@ def evaluate_policy(
     *,
     device: torch.device,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Sample with the training settings on `config.prompts` test prompts; every policy sees the same prompts and streams.
+    """Sample on `config.prompts` test prompts; every policy sees the same prompts and streams.
+
+    KL is measured on responses of the training's sampling settings. All else is said of these too, or, with a
+    `config.temperature`, of a second response to each prompt, drawn at it (docs/decisions.md#evaluation).
 
     Returns a summary (reward_mean and reward_std over prompts (ddof 1) of the raw score, score_mean after the task's
     rules, kl_mean: mean per-sequence KL sum to the reference in nats, length_mean in tokens, eos_frac,
@@ -63,12 +66,15 @@ def evaluate_policy(
     samples: list[dict[str, Any]] = []
     for number in range(-(-config.prompts // config.batch_size)):
         stream = generator(config.seed, "evaluation_sampling", number, device=device)
-        rollout = sampler.sample(prompts.batch(number), generator=stream)
+        rollout = sampler.sample(batch := prompts.batch(number), generator=stream)
+        kls += (rollout.logprobs - rollout.ref_logprobs).sum(1).tolist()
+        if config.temperature is not None:
+            stream = generator(config.seed, "evaluation_responses", number, device=device)
+            rollout = sampler.respond(batch, generator=stream, temperature=config.temperature)
         scores = scoring.score(rollout)
         raw = scores.raw.tolist()
         rewards += raw
         finals += scores.final.tolist()
-        kls += (rollout.logprobs - rollout.ref_logprobs).sum(1).tolist()
         lengths += rollout.response_mask.sum(1).tolist()
         finished += rollout.finished.tolist()
         bigrams += [distinct_bigrams(ids) for ids in _real(rollout.response_ids, rollout.response_mask)]

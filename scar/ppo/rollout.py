@@ -39,13 +39,26 @@ class Sampler:
         response_ids, response_mask, finished = self._generate(prompts, generator)
         logprobs, values = self._evaluate(self._policy, prompts, response_ids, response_mask)
         ref_logprobs, _ = self._evaluate(self._reference, prompts, response_ids, response_mask)
-        texts = [
-            self._tokenizer.decode(
-                [token for token, real in zip(ids, mask, strict=True) if real and token != self._policy.eos_id]
-            )
-            for ids, mask in zip(response_ids.tolist(), response_mask.tolist(), strict=True)
-        ]
+        texts = self._texts(response_ids, response_mask)
         return Rollout(prompts, response_ids, response_mask, logprobs, ref_logprobs, values, finished, texts)
+
+    @torch.no_grad()
+    def respond(self, prompts: PromptBatch, *, generator: torch.Generator, temperature: float) -> Rollout:
+        """One response per prompt at another `temperature` than the policy's own, to be judged and not learned from:
+        log-probabilities and values are 0 (docs/decisions.md#evaluation)."""
+        response_ids, response_mask, finished = self._generate(prompts, generator, temperature)
+        zeros = torch.zeros(response_ids.shape, device=response_ids.device)
+        texts = self._texts(response_ids, response_mask)
+        return Rollout(prompts, response_ids, response_mask, zeros, zeros, zeros, finished, texts)
+
+    def _texts(self, ids: Tensor, mask: Tensor) -> list[str]:
+        """The responses without EOS and padding, decoded."""
+        return [
+            self._tokenizer.decode(
+                [token for token, real in zip(row, real_row, strict=True) if real and token != self._policy.eos_id]
+            )
+            for row, real_row in zip(ids.tolist(), mask.tolist(), strict=True)
+        ]
 
     def _evaluate(self, policy: Policy, prompts: PromptBatch, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities and values f32[B,T]."""
@@ -53,7 +66,9 @@ class Sampler:
         outputs = [policy.evaluate(prompts.select(index), ids[index], mask[index]) for index in indices]
         return torch.cat([out.logprobs for out in outputs]), torch.cat([out.values for out in outputs])
 
-    def _generate(self, prompts: PromptBatch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _generate(
+        self, prompts: PromptBatch, generator: torch.Generator, temperature: float | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Response ids i64[B,T], mask b[B,T] (EOS included) and finished b[B]."""
         generation, device = self._generation, prompts.prompt_ids.device
         limits = self._length_limits(len(prompts.texts), generator)
@@ -61,7 +76,7 @@ class Sampler:
         finished = torch.zeros_like(running)
         tokens, masks = [], []
         noise = torch.empty(len(limits), self._policy.vocabulary, device=device)
-        with self._policy.decoder(prompts) as decoder:
+        with self._policy.decoder(prompts, temperature=temperature) as decoder:
             for step in range(generation.max_new_tokens):
                 drawn = decoder.draw(noise.exponential_(generator=generator))
                 token = torch.where(running, drawn, torch.full_like(drawn, self._policy.pad_id))

@@ -104,11 +104,13 @@ HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 @dataclass(frozen=True)
 class HelpfulBase:
-    """Single-turn rows of `Anthropic/hh-rlhf`; its train split gives a tenth, by hash, for validation."""
+    """Single-turn rows of `Anthropic/hh-rlhf`; its train split gives a tenth, by hash, for validation. `test_prompts`: see
+    HubSource."""
 
     path: str
     data_dir: str
     revision: str | None = None
+    test_prompts: int | None = None
 
     def identity(self) -> dict[str, Any]:
         """What a model trained on this data must name in its fingerprint."""

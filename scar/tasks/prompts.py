@@ -46,8 +46,8 @@ class Cut(Protocol):
 
 
 class PromptBatches:
-    """Batches of prompts: each pass over them is one permutation (stream "prompts", update = pass); an incomplete last
-    batch is dropped. `dropped` counts the prompts that `cut` does not use."""
+    """Batches of prompts: each pass over them is one permutation (stream "prompts", update = pass). An incomplete last batch
+    is dropped, or with `drop_last` False given as it is. `dropped` counts the prompts that `cut` does not use."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class PromptBatches:
         tokenizer: Any,
         batch_size: int,
         seed: int,
+        drop_last: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         self._prompts = cut.select(prompts, tokenizer)
@@ -66,7 +67,8 @@ class PromptBatches:
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
-        self._batches_a_pass = len(self._prompts) // batch_size
+        count = len(self._prompts)
+        self._batches_a_pass = count // batch_size if drop_last else -(-count // batch_size)
         if not self._batches_a_pass:
             raise ValueError(
                 f"{len(self)} prompts do not fill one batch of {batch_size} prompts; use a smaller batch size"

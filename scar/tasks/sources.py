@@ -100,11 +100,13 @@ def _columns(rows: Any, columns: Sequence[str], path: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A hub data set with the columns text and label and the splits train and test (`stanfordnlp/imdb`)."""
+    """A hub data set with the columns text and label and the splits train and test (`stanfordnlp/imdb`). `test_prompts`: how
+    many the test split gives, for `check_settings` (scar/commands/build.py)."""
 
     path: str
     revision: str | None = None
     origin: str = "imdb"
+    test_prompts: int | None = None
 
     def identity(self) -> dict[str, Any]:
         """What a model trained on this data must name in its fingerprint."""

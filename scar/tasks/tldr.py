@@ -29,7 +29,8 @@ HUB_COLUMNS = ["subreddit", "title", "post", "summary"]
 @dataclass(frozen=True)
 class RedditPosts:
     """The hub's posts (`vwxyzjn/summarize_from_feedback_tldr_3_filtered_...`), with its own three splits, and the human
-    comparisons of summaries (`vwxyzjn/summarize_from_feedback_oai_preprocessing_...`). Revisions: None is the newest."""
+    comparisons of summaries (`vwxyzjn/summarize_from_feedback_oai_preprocessing_...`). Revisions: None is the newest.
+    `test_prompts`: see HubSource."""
 
     preferences: ClassVar[str] = "people's"
 
@@ -37,6 +38,7 @@ class RedditPosts:
     comparisons_path: str
     revision: str | None = None
     comparisons_revision: str | None = None
+    test_prompts: int | None = None
 
     def identity(self) -> dict[str, Any]:
         """What a model trained on this data must name in its fingerprint."""

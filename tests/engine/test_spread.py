@@ -51,6 +51,18 @@ def test_same_seed_gives_the_same_samples_on_any_number_of_processes(count: int,
             torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6)
 
 
+def test_another_temperature_reaches_every_process() -> None:
+    policies = [tiny_policy(min_new_tokens=3, eos_id=FREQUENT) for _ in range(2)]
+
+    def responses(policy: Any) -> list[str]:
+        sampler = Sampler(policy, policy, tokenizer=NumberTokenizer(), generation=generation_of())
+        seeded = torch.Generator().manual_seed(3)
+        return sampler.respond(left_padded([*PROMPTS, *PROMPTS]), generator=seeded, temperature=3.0).texts
+
+    for found in on_ranks(2, lambda ranks: responses(spread(policies[ranks.rank], ranks))):
+        assert found == responses(policies[0])
+
+
 def test_a_row_is_drawn_from_its_own_noise() -> None:
     """The draw of torch.multinomial, row by row."""
     probabilities = torch.randn(5, 11, generator=torch.Generator().manual_seed(1)).softmax(-1)

@@ -12,8 +12,11 @@ import torch
 
 from scar.commands import build
 from scar.commands import build as parts_module
+from scar.commands.train import train_run
+from scar.config import EvaluationConfig
 from scar.models.precision import has_adapters
 from tests.paper_scale.conftest import Hub
+from tests.smoke_scale import composed
 from tests.test_cli import run_in_process
 
 PAIRS = [("tldr", "scar"), ("hh", "scar"), ("imdb", "abc"), ("tldr", "uniform"), ("hh", "sparse")]
@@ -73,6 +76,30 @@ class _NoTracker:
     def log(self, row: dict[str, Any]) -> None: ...
 
     def finish(self, status: str) -> None: ...
+
+
+@pytest.mark.slow
+def test_evaluation_of_hh_takes_every_test_prompt_once(hubs: dict[str, Hub]) -> None:
+    evaluation = composed("scale=paper", "task=hh").evaluation
+    assert (evaluation.prompts, evaluation.batch_size) == (694, 16)  # all; the last batch has 6
+    hub = hubs["hh"]  # 24 test prompts
+    parts = loaded(hub)
+    policy = parts.policy()
+    sampler = parts.sampler(policy, policy.reference())
+    summary, samples = parts.evaluate(sampler, EvaluationConfig(24, 16, 0, temperature=None))
+    assert summary["prompts"] == len({sample["prompt"] for sample in samples}) == 24
+    with pytest.raises(
+        ValueError, match=r"evaluation\.prompts=25; allowed: at most 24, the test prompts that there are"
+    ):
+        parts.evaluate(sampler, EvaluationConfig(25, 16, 0, temperature=None))
+
+
+def test_more_test_prompts_than_there_are_end_a_run_before_anything_is_loaded(tmp_path: Path) -> None:
+    cfg = composed("scale=paper", "task=hh", "evaluation.prompts=1000", f"paths.runs={tmp_path}", "device=cpu")
+    with pytest.raises(
+        ValueError, match=r"task=hh evaluation\.prompts=1000; allowed: at most 694, the test prompts of"
+    ):
+        train_run(cfg)
 
 
 def test_imdb_score_is_the_difference_of_two_logits(hubs: dict[str, Hub]) -> None:

@@ -114,6 +114,12 @@ def test_a_run_is_read_off_its_config() -> None:
         (["task=imdb", "task.sources.hub.path=a/b/c"], r"task\.sources\.hub\.path=a/b/c; allowed: owner/name"),
         (["scale=local", "task=imdb", "task.sources.hub.path=a/b/c"], "allowed: owner/name"),
         (["task=imdb", "shaping=scar", "coalitions.backend=plain"], r"coalitions\.backend=plain cannot be planned"),
+        (
+            ["shaping=sparse", "task=hh", "evaluation.prompts=1000"],
+            r"task=hh evaluation\.prompts=1000; allowed: at most 694, the test prompts of its data",
+        ),
+        (["task=tldr", "evaluation.prompts=6554"], "at most 6553, the test prompts"),
+        (["task=imdb", "evaluation.prompts=25000"], "at most 24534, the test prompts"),
         (["task=imdb", "memory.offload=1"], r"memory\.offload=1; allowed: true or false"),
         (["scale=local", "task=imdb", "gpus=3"], r"ppo\.minibatch_size=\d+ is not divisible by gpus=3"),
     ],

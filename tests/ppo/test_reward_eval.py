@@ -33,15 +33,28 @@ class GivenPrompts:
         return BATCHES[number].prompts
 
 
+COOLER = [
+    rollout_of([[10, 10], [12]], [True, True]),
+    rollout_of([[11, 11, 11], [12, 10, 12]], [True, False]),
+]
+"""What is drawn at the evaluation's own temperature: rewards 2, 0, 15, 1; lengths 3, 2, 4, 3. KLs would be 0."""
+
+
 class GivenResponses:
-    """Gives the next batch and keeps the seeds of the generators."""
+    """Gives the next batch and keeps the seeds of the generators, and of responses the temperatures."""
 
     def __init__(self) -> None:
         self.seeds: list[int] = []
+        self.cooler: list[tuple[int, float]] = []
 
     def sample(self, prompts: PromptBatch, *, generator: torch.Generator) -> Rollout:
         self.seeds.append(generator.initial_seed())
         return BATCHES[len(self.seeds) - 1]
+
+    def respond(self, prompts: PromptBatch, *, generator: torch.Generator, temperature: float) -> Rollout:
+        assert prompts is BATCHES[len(self.cooler)].prompts
+        self.cooler.append((generator.initial_seed(), temperature))
+        return COOLER[len(self.cooler) - 1]
 
 
 class SumScoring:
@@ -52,13 +65,15 @@ class SumScoring:
         return dataclasses.replace(scores, final=scores.raw - 1)
 
 
-def evaluated(prompts: int, seed: int = 7) -> tuple[dict[str, Any], list[dict[str, Any]], GivenResponses, GivenPrompts]:
+def evaluated(
+    prompts: int, seed: int = 7, temperature: float | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]], GivenResponses, GivenPrompts]:
     sampler, stream = GivenResponses(), GivenPrompts()
     summary, samples = evaluate_policy(
         sampler,  # type: ignore[arg-type]
         stream,
         SumScoring(),
-        EvaluationConfig(prompts=prompts, batch_size=2, seed=seed),
+        EvaluationConfig(prompts=prompts, batch_size=2, seed=seed, temperature=temperature),
         device=CPU,
     )
     return summary, samples, sampler, stream
@@ -87,6 +102,25 @@ def test_summary_by_hand() -> None:
         samples[:2], BATCHES[0].prompts.prompt_ids, BATCHES[0].prompts.prompt_mask, strict=True
     ):
         assert sample["prompt_ids"] == ids[mask].tolist()
+
+
+def test_at_its_own_temperature_kl_alone_is_of_the_trainings_samples() -> None:
+    summary, samples, sampler, stream = evaluated(4, temperature=0.01)
+    assert stream.asked == [0, 1]
+    assert summary == {
+        "reward_mean": 4.5,
+        "reward_std": pytest.approx(math.sqrt((2.5**2 + 4.5**2 + 10.5**2 + 3.5**2) / 3)),
+        "score_mean": 3.5,
+        "kl_mean": 1.5,
+        "length_mean": 12 / 4,
+        "eos_frac": 0.75,
+        "distinct_bigrams_mean": (2 + 1 + 2 + 2) / 4,
+        "prompts": 4,
+    }
+    assert [sample["reward"] for sample in samples] == [2.0, 0.0, 15.0, 1.0]
+    assert [sample["response"] for sample in samples] == [text for batch in COOLER for text in batch.texts]
+    assert sampler.seeds == [stream_seed(7, "evaluation_sampling", number) for number in (0, 1)]  # as without one
+    assert sampler.cooler == [(stream_seed(7, "evaluation_responses", number), 0.01) for number in (0, 1)]
 
 
 def test_prompts_beyond_the_number_asked_for_do_not_count() -> None:

@@ -29,7 +29,7 @@ class TinyPolicy(nn.Module):
             start = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed))
         self.table = nn.Parameter(start)
 
-    def decoder(self, prompts: PromptBatch) -> AbstractContextManager[Decoder]:
+    def decoder(self, prompts: PromptBatch, *, temperature: float | None = None) -> AbstractContextManager[Decoder]:
         raise NotImplementedError
 
     def evaluate(self, prompts: PromptBatch, response_ids: Tensor, response_mask: Tensor) -> PolicyOutput:

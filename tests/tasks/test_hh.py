@@ -17,6 +17,7 @@ from scar.models.loading import train_tokenizer
 from scar.tasks.hh import HelpfulBase, HhTask, InstructionRows, prompt_of
 from scar.tasks.imdb import SPLITS, hash_split
 from scar.tasks.prompts import PromptBatches, WholePrompt
+from tests.smoke_scale import composed
 from tests.tasks.test_sdist import archive_of
 
 BEFORE = (
@@ -257,6 +258,8 @@ def test_official_test_file_gives_its_single_turns_word_for_word(tmp_path: Path,
     task = HhTask(source)
     prompts = task.prompts("test")
     assert (len(chosen), len(prompts)) == (2354, 694)
+    assert composed("scale=paper", "task=hh").task.sources.hub.test_prompts == 694
+    assert max(len(prompt.body) for prompt in prompts) == 278
     assert task.left_out == {"several turns": 2354 - 694, "blank": 0}
     kept = [text for text in chosen if text.count("Human:") == 1]
     for prompt, text in zip(prompts, kept, strict=True):

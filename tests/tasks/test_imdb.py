@@ -12,6 +12,7 @@ import pytest
 from scar.interfaces import PromptText
 from scar.tasks.imdb import ImdbTask, clean, hash_split
 from scar.tasks.sources import HubSource
+from tests.smoke_scale import composed
 from tests.tasks.test_sources import configured_package, hub_folder
 
 LONG = "long enough to cut a prompt from " * 7
@@ -154,6 +155,8 @@ def test_official_test_split_loses_its_known_duplicates(official_task: ImdbTask,
     left = set(official_task.examples("test")["text"])
     assert not left & set(known.map(clean))
     assert len(left) == 25_000 - 123 - 199 - 2  # 199 repeat an earlier test text, 2 but for case or white space
+    given = composed("scale=paper", "task=imdb").task.sources.hub.test_prompts
+    assert given == sum(len(text) > 200 for text in left) == len(official_task.prompts("test"))
 
 
 def test_origin_picks_reviews_or_sentences() -> None:

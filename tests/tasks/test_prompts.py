@@ -32,13 +32,16 @@ def text_of(number: int) -> str:
     return " ".join(f"w{100 * number + word}" for word in range(1, 31))
 
 
-def prompts_of(texts: int = 40, *, batch_size: int = 8, seed: int = 1, low: int = 4, high: int = 8) -> PromptBatches:
+def prompts_of(
+    texts: int = 40, *, batch_size: int = 8, seed: int = 1, low: int = 4, high: int = 8, drop_last: bool = True
+) -> PromptBatches:
     return PromptBatches(
         [PromptText("", text_of(i), "") for i in range(texts)],
         cut=FirstTokens(low, high),
         tokenizer=WordTokenizer(),
         batch_size=batch_size,
         seed=seed,
+        drop_last=drop_last,
     )
 
 
@@ -99,9 +102,20 @@ def test_every_text_comes_at_most_once_a_pass(texts: int, batch_size: int) -> No
     assert passes[0] != passes[1]  # a new order each pass
 
 
+def test_a_last_batch_that_is_kept_has_the_rest_and_the_batches_before_it_are_the_same() -> None:
+    whole, kept = prompts_of(20, drop_last=True), prompts_of(20, drop_last=False)
+    assert [real_rows(kept, number) for number in (0, 1)] == [real_rows(whole, number) for number in (0, 1)]
+    seen = [[row[0] // 100 for row in real_rows(kept, number)] for number in range(3)]
+    assert list(map(len, seen)) == [8, 8, 4]
+    assert sorted(number for batch in seen for number in batch) == list(range(20))
+    assert len(real_rows(prompts_of(5, drop_last=False), 0)) == 5  # fewer than one batch
+
+
 def test_too_few_texts_for_one_batch_are_refused() -> None:
     with pytest.raises(ValueError, match="7 prompts do not fill one batch of 8 prompts; use a smaller batch size"):
         prompts_of(7)
+    with pytest.raises(ValueError, match="0 prompts do not fill one batch"):
+        prompts_of(0, drop_last=False)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 8), (9, 8), (-1, 4)])
