@@ -99,7 +99,9 @@ def check(arguments: Sequence[str], *, conf: Path, advance: Advance) -> Report:
             planned.append(_plan_shared(planner, request, cfg) if shared else _plan(planner, overrides))
             advance(len(planned), len(cases), {})
     count = len(request.tasks) * len(request.methods)
-    return Report(request, planned[:count], planned[count] if len(cases) > count else None, named, missing)
+    tokens = planned[count] if len(cases) > count else None
+    as_shap = {} if tokens is None or shared else planner.as_shap(tokens.estimate)
+    return Report(request, planned[:count], tokens, named, missing, as_shap)
 
 
 def _cases(request: Request) -> list[list[str]]:

@@ -15,6 +15,7 @@ from scar.planning.devices import Device
 from scar.planning.models import Held, Models, count, fake_models, held_bytes, policy_shape, reward_shape
 from scar.planning.runs import Run
 from scar.planning.tracing import Cost, evaluation_cost, fake_tensors, generation_cost, reading_cost, update_costs
+from scar.segmentation.hierarchies import balanced_hierarchy, coalition_count
 
 ADAM_NUMBERS = 2
 """Running means of gradients and of their squares."""
@@ -24,6 +25,8 @@ BROUGHT = {"reference": ("generate",), "reward": ("score", "credit")}
 (scar/commands/build.py)."""
 ORDER = ("generate", "logprobs", "score", "credit", "update", "optimizer")
 """The stages of an update."""
+SHAP_EVALUATIONS = 500
+"""The shap package's default `max_evals`, above which its PartitionExplainer goes no deeper."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,34 @@ class Planner:
         stages = {name: self._stage(traced, name, weights) for name in traced.costs}
         numbers = traced.parameters, count(traced.trained), traced.coalitions
         return Estimate(traced.run, *numbers, [stages[name] for name in ORDER], stages["evaluation"])
+
+    def as_shap(self, estimate: Estimate) -> dict[str, Estimate]:
+        """A run on token units as the shap package would compute its credit, by a label: cut off at its default, and all Owen
+        values of a balanced tree, of the usual and of the longest response.
+
+        Every coalition is read as a whole text, and a batch's texts together; shap reads one response's, a few at a time, so
+        this is the least that it takes.
+        """
+        run = estimate.run
+        prompt, usual = run.usual
+        every = {tokens: coalition_count(balanced_hierarchy(tokens)) for tokens in (usual, run.longest[1])}
+        cut = min(SHAP_EVALUATIONS, every[usual])
+        found = {f"shap, {cut} at most": self._of_whole_texts(estimate, prompt + usual, cut)}
+        return found | {
+            f"shap, all of {tokens} tokens": self._of_whole_texts(estimate, prompt + tokens, count)
+            for tokens, count in every.items()
+        }
+
+    def _of_whole_texts(self, estimate: Estimate, length: int, coalitions: int) -> Estimate:
+        run = estimate.run
+        with fake_tensors():
+            score = self._share(run).models.reward_model.score
+            cost = reading_cost(score, rows=run.ppo.batch_size, length=length).times(coalitions)
+        seconds = self.device.seconds(cost)
+        stages = [
+            replace(stage, cost=cost, seconds=seconds) if stage.name == "credit" else stage for stage in estimate.stages
+        ]
+        return replace(estimate, coalitions=coalitions, stages=stages)
 
     def trace(self, run: Run) -> Traced:
         """The costs of `run` in one process."""

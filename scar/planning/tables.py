@@ -22,7 +22,7 @@ PARTS = ("policy", "value", "reference", "reward", "optimizer", "gradients", "ac
 STAGES = ("generate", "logprobs", "score", "credit", "update")
 ZERO_PARTS = ("states", "frozen", "buffers", "activations")
 PAPER_HOURS = {"span": "7", "token": "48"}
-"""tldr, 1,000 updates on one A100 80 GB (paper B.1)."""
+"""tldr, 1,000 updates on one A100 80 GB (paper B.1); of token units it does not say with how many evaluations."""
 NAME_KEYS = {
     "policy": ("models.policy.name", "models.pretrained.name"),
     "reward": ("models.reward.name", "models.pretrained.name"),
@@ -47,14 +47,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class Report:
-    """All runs of a request, and what each task's configs name; at paper scale the token units beside tldr's SCAR; `missing`: why
-    there is no plan for several GPUs."""
+    """All runs of a request, and what each task's configs name; at paper scale the token units beside tldr's SCAR, and what their
+    credit would take `as_shap` computes it, by a label; `missing`: why there is no plan for several GPUs."""
 
     request: Request
     runs: list[Planned]
     tokens: Planned | None
     named: dict[str, list[Named]]
     missing: str | None = None
+    as_shap: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def gpus(self) -> int:
@@ -93,6 +94,7 @@ def _sections(report: Report) -> Iterator[Table | str]:
         yield _work(report)
         if report.tokens is not None:
             yield _beside_the_paper(report)
+            yield SHAP_ROWS
     count = report.request.seeds * len(report.runs)
     spent = f"{hours(report.hours)} hours of one {device.name}"
     if report.gpus > 1:
@@ -173,10 +175,10 @@ def _beside_the_paper(report: Report) -> Table:
     table = _table(title, "method", *numbers)
     runs = [planned.estimate for planned in (*report.runs, report.tokens) if planned.estimate.run.task == "tldr"]
     sparse = next((estimate.hours for estimate in runs if estimate.run.method == "sparse"), None)
-    for estimate in runs:
+    for label, estimate in [*((_method(estimate.run), estimate) for estimate in runs), *report.as_shap.items()]:
         credit = next(stage for stage in estimate.stages if stage.name == "credit")
         table.add_row(
-            _method(estimate.run),
+            label,
             f"{estimate.coalitions:.0f}" if estimate.coalitions else "-",
             f"{credit.seconds:.2f}",
             f"{estimate.update_seconds:.2f}",
@@ -185,6 +187,12 @@ def _beside_the_paper(report: Report) -> Table:
             PAPER_HOURS.get(estimate.run.units or "", "-"),
         )
     return table
+
+
+SHAP_ROWS = (
+    "Rows of shap: token units, each coalition read as a whole text, as the shap package has it; `scar token` reads prompts and "
+    "common beginnings once. shap stops at 500 evaluations unless told otherwise; the paper does not say whether it was.\n"
+)
 
 
 def _zero(report: Report) -> Table:

@@ -243,7 +243,18 @@ def test_all_60_runs_of_the_paper() -> None:
     hours = [found["tldr", "sparse"].hours, found["tldr", "scar"].hours, report.tokens.estimate.hours]
     assert hours == sorted(hours)
     assert hours[1] < 7 < 48
+    # Products of a 1B model's layers (16 of 12 x 2,048^2), 2 FLOPs a weight and token, in texts of 360 + 40 tokens.
+    layers = 16 * 12 * 2048**2
+    cut, usual, longest = report.as_shap.values()
+    assert cut.tflop("credit") == pytest.approx(2 * layers * 400 * 500 * 64 / 1e12, rel=0.1)
+    assert [round(estimate.coalitions) for estimate in (cut, usual, longest)] == [500, 1196, 2028]
+    assert found["tldr", "scar"].hours < report.tokens.estimate.hours < cut.hours < usual.hours < longest.hours
     text = render(report)
+    assert [row[0:2] + row[-1:] for row in rows(text, "shap,")] == [
+        ["shap,", "500", "48"],
+        ["shap,", "all", "48"],
+        ["shap,", "all", "48"],
+    ]
     assert "60 runs: " in text
     assert [row[-1] for row in rows(text, "scar")] == ["7", "48"]
     assert max(map(len, text.splitlines())) <= WIDTH

@@ -54,6 +54,32 @@ def test_hours_are_those_of_all_updates(planner: Planner) -> None:
     assert found.tflop() == pytest.approx(sum(one.cost.flops for one in found.stages) / 1e12)
 
 
+def test_shap_reads_every_coalition_as_a_whole_text(planner: Planner) -> None:
+    generation = GenerationConfig(temperature=1.0, min_new_tokens=0, max_new_tokens=32, sample_length=False)
+    run = tiny_run(task="hh", generation=generation, coalitions=coalitions(), **SCAR)  # usual: prompt 16, response 32
+    ours = planner.estimate(run)
+    found = planner.as_shap(ours)
+    counts = {label: estimate.coalitions for label, estimate in found.items()}
+    assert counts == {"shap, 500 at most": 500, "shap, all of 32 tokens": 684}  # (2 * 32^2 + 4) / 3
+    for count, estimate in ((500, found["shap, 500 at most"]), (684, found["shap, all of 32 tokens"])):
+        assert estimate.tflop("credit") == pytest.approx(count * one_reading(planner, run), rel=1e-6)
+        rest = ours.update_seconds - ours.stages[3].seconds
+        assert estimate.update_seconds == pytest.approx(rest + estimate.stages[3].seconds)
+        assert estimate.stages[3].seconds == planner.device.seconds(estimate.stages[3].cost)
+        assert estimate.stages[4] == ours.stages[4]
+    assert found["shap, all of 32 tokens"].tflop("credit") > ours.tflop("credit")
+    short = planner.as_shap(planner.estimate(tiny_run(coalitions=coalitions(), **SCAR)))
+    assert {label: estimate.coalitions for label, estimate in short.items()} == {
+        "shap, 44 at most": 44,
+        "shap, all of 8 tokens": 44,
+    }
+
+
+def one_reading(planner: Planner, run: Run) -> float:
+    """TFLOP of the scores of a batch of the longest texts, which `run`'s usual ones are as long as."""
+    return planner.estimate(run).tflop("score")
+
+
 def test_evaluation_counts_for_memory_only(planner: Planner) -> None:
     few, many = (planner.estimate(tiny_run(evaluation_rows=rows)) for rows in (4, 400))
     assert many.hours == few.hours
