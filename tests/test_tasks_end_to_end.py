@@ -76,3 +76,15 @@ def test_reports_name_constructed_preferences(sparse: RunRecord) -> None:
     }
     low, high = report["accuracy_interval"]
     assert 0 < low < report["accuracy"] < high < 1
+
+
+def test_kl_is_that_of_training_whatever_the_temperature_of_the_evaluation(sparse: RunRecord, train: Train) -> None:
+    other = train("shaping=sparse", "evaluation.temperature=null")
+    assert [record.evaluation["protocol"]["temperature"] for record in (sparse, other)] == [0.01, None]
+    assert sparse.metrics[-1]["reward/raw_mean"] == other.metrics[-1]["reward/raw_mean"]
+    for when in ("initial", "final"):
+        cool, warm = sparse.evaluation[when], other.evaluation[when]
+        assert cool["kl_mean"] == warm["kl_mean"]
+        assert cool["reward_mean"] != warm["reward_mean"]
+    assert {sample["prompt"] for sample in sparse.samples} == {sample["prompt"] for sample in other.samples}
+    assert [sample["response"] for sample in sparse.samples] != [sample["response"] for sample in other.samples]

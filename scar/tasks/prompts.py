@@ -93,7 +93,7 @@ class PromptBatches:
 
 @dataclass(frozen=True)
 class FirstTokens:
-    """The first k tokens of the body, k ~ U{min_tokens..max_tokens} a prompt (Table 3 text: "the first 4 to 8 tokens")."""
+    """The first k tokens of the body, k ~ U{min_tokens..max_tokens} a prompt (paper 4.1: "the first 4 to 8 tokens")."""
 
     min_tokens: int
     max_tokens: int
