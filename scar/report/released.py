@@ -295,7 +295,8 @@ with sparse rewards only, as both methods of another are paid twice as released;
 
 A cell has the verdict, the mean difference over seeds, paired by seed, with Student's {CONFIDENCE:.0%} interval, and the seeds. \
 The verdict is "yes" or "no" where the interval excludes 0 and Holm's correction over all comparisons of the task, each counted \
-once, lets that stand; with fewer than five seeds "leans yes" or "leans no"; else "not shown". Noise: {NOISE}. ± is the sample \
+once, lets that stand; with fewer than five seeds "leans yes" or "leans no"; else "not shown". Other pages correct over fewer \
+comparisons, so a claim as written may be "yes" there and "not shown" here. Noise: {NOISE}. ± is the sample \
 standard deviation (ddof 1) over seeds."""
 
 
