@@ -200,8 +200,9 @@ class Units:
 
 @dataclass(frozen=True)
 class Credit:
-    """A method's split of the raw score: `per_token` f32[B,T], rows sum to `Scores.credited`; `unit_values` f32[B,N] or None;
-    `reward_queries` i64[B]: extra reward-model evaluations spent on each response; `diagnostics`: named scalars to log."""
+    """A method's split of the raw score: `per_token` f32[B,T], rows sum to `Scores.credited`, less what SCAR leaves out on
+    request (`empty`, `one_unit`); `unit_values` f32[B,N] or None; `reward_queries` i64[B]: extra reward-model evaluations spent
+    on each response; `diagnostics`: named scalars to log."""
 
     per_token: Tensor
     unit_values: Tensor | None
@@ -297,7 +298,8 @@ class CoalitionRows:
 class UnitValues:
     """What an estimator says of one response: `values` f64[n], which sum to v(all) - v(empty); `empty` = v(empty);
     `empty_share` f64[n], sum 1: what each unit would get of v(empty) if that were 0; `queries`: coalitions evaluated;
-    `hierarchy`: "given", or "rebalanced" or "coarsened" where the given one was over the estimator's budget."""
+    `hierarchy`: "given"; "exact" where the values are exact Shapley values, which need none; "rebalanced" or "coarsened" where
+    the given one was over the estimator's budget."""
 
     values: np.ndarray
     empty: float

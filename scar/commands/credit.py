@@ -282,11 +282,11 @@ class CreditRows:
         """The row of one sample (a row of samples.jsonl, whose `reward` may be None).
 
         Keys: number, prompt, reward_prompt, response, finished (the last token is EOS); reward (raw score), credited (what
-        credit sums to: the raw score, 0 where a rule replaced it); tokens (each with text and its characters [start, end)
-        of response: together they are the response, EOS has none); methods, by name: per_token, sum, queries, diagnostics,
-        and for methods with units: units (tokens [start, end), text, value), hierarchy (rows that join two nodes), trees
-        (nested lists: label, then subtrees or words; None where units are no spans). ValueError if the sample was scored
-        by another reward model.
+        credit sums to, less what SCAR leaves out on request: the raw score, 0 where a rule replaced it); tokens (each with
+        text and its characters [start, end) of response: together they are the response, EOS has none); methods, by name:
+        per_token, sum, queries, diagnostics, and for methods with units: units (tokens [start, end), text, value), hierarchy
+        (rows that join two nodes), trees (nested lists: label, then subtrees or words; None where units are no spans).
+        ValueError if the sample was scored by another reward model.
         """
         rollout = rollout_of_samples([sample], pad_id=self.pad_id, eos_id=self.eos_id, device=self.device)
         scores = self.scoring.score(rollout)

@@ -92,7 +92,7 @@ class ExactEstimator(PlanEstimator):
                 f"exact Shapley values of {count} units need {2**count} coalitions; estimator.max_units={self.max_units} "
                 "allows no more; use estimator=permutation or estimator=owen, or larger units"
             )
-        return _cached_exact_plan(count), "given"
+        return _cached_exact_plan(count), "exact"
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class OwenEstimator(PlanEstimator):
         """The plan of the hierarchy, or of what became of it to fit the budget."""
         cost = coalition_count(hierarchy)
         if 2**count <= self.max_coalitions and (count <= EXACT_UNITS or 2**count <= cost):
-            return _cached_exact_plan(count), "given"
+            return _cached_exact_plan(count), "exact"
         if cost <= self.max_coalitions:
             return self._owen(hierarchy), "given"
         balanced = balanced_hierarchy(count)
@@ -146,7 +146,7 @@ class PermutationEstimator(PlanEstimator):
     def plan(self, count: int, hierarchy: np.ndarray, generator: np.random.Generator) -> tuple[CoalitionPlan, str]:
         """About count * permutations coalitions; with 2 units the exact values."""
         if count == 2:
-            return _cached_exact_plan(2), "given"
+            return _cached_exact_plan(2), "exact"
         return permutation_plan(count, self.permutations, generator), "given"
 
 

@@ -1,4 +1,5 @@
-"""The credit methods: how each splits a response's raw score over its tokens. Every row of credit sums to the score.
+"""The credit methods: how each splits a response's raw score over its tokens. Every row of credit sums to the score, but for
+what SCAR leaves out on request (docs/decisions.md#empty-coalition, docs/decisions.md#one-unit).
 
 Sparse, uniform, ABC and SCAR are the paper's (docs/decisions.md#alpha-of-other-methods, docs/decisions.md#last-token,
 docs/decisions.md#attention-credit); prefix difference is ours, a cheap baseline for causal
@@ -23,7 +24,8 @@ from scar.interfaces import CoalitionScorer, CreditMethod, RewardModel
 from scar.segmentation.units import merge_empty_units
 from scar.types import Credit, RewardInputs, Rollout, Scores, Units, UnitValues
 
-Empty = Literal["uniform", "zero", "terminal"]
+Empty = Literal["uniform", "zero", "terminal", "drop"]
+OneUnit = Literal["score", "none"]
 CONSTRUCTED_WITH = ("reward_model", "scorer", "estimator")
 """What a method's constructor may ask for: the reward model, a scorer of coalitions, an estimator of unit values."""
 
@@ -50,10 +52,14 @@ def credit_without_units(per_token: Tensor, scores: Scores, *, queries: int) -> 
     return Credit(per_token=per_token, unit_values=None, reward_queries=counts, diagnostics={})
 
 
-def check_efficiency(per_token: Tensor, scores: Scores) -> float:
-    """Largest |sum of a row - score| / (1 + |score|); RuntimeError above 1e-4 (it is never repaired)."""
+def check_efficiency(per_token: Tensor, scores: Scores, *, left_out: Tensor | None = None) -> float:
+    """Largest |sum of a row + left_out - score| / (1 + |score|); RuntimeError above 1e-4 (it is never repaired).
+
+    Args: `per_token` f32[B,T]; `left_out` f32[B], the part of each score that credit does not pay by design, None for none.
+    """
     credited = scores.credited
-    error = ((per_token.sum(1) - credited).abs() / (1 + credited.abs())).max()
+    paid = per_token.sum(1) if left_out is None else per_token.sum(1) + left_out
+    error = ((paid - credited).abs() / (1 + credited.abs())).max()
     if not error <= 1e-4:  # also true for nan
         raise RuntimeError(
             f"credit does not sum to the reward-model score (relative error {float(error):.3g}, allowed 1e-4): "
@@ -144,39 +150,56 @@ class ScarMethod:
     """SCAR: Shapley or Owen values of the units, each at its unit's last token (Eqs. 3-5).
 
     `empty` says what becomes of v(empty), which the paper sets to 0 though it is measured
-    (docs/decisions.md#empty-coalition): "uniform"
-    adds v(empty)/N to each unit (the Shapley answer to v(empty) = 0), "zero" puts 0 into the estimator itself,
-    "terminal" gives it to the last token.
+    (docs/decisions.md#empty-coalition): "uniform" adds v(empty)/N to each unit (the Shapley answer to v(empty) = 0), "zero"
+    puts 0 into the estimator itself, "terminal" gives it to the last token, "drop" pays it to nobody: credit sums to
+    r - v(empty) (as released).
+
+    `one_unit` says what a response of at most one unit gets (docs/decisions.md#one-unit): "score" is Eq. 5's, the whole score
+    at the unit's end (for EOS alone: on it), "none" is no dense reward (as released).
     """
 
     name = "scar"
 
-    def __init__(self, *, scorer: CoalitionScorer, estimator: Estimator, fill: Fill, empty: Empty) -> None:
-        if empty not in get_args(Empty):
-            raise ValueError(f"shaping.method.empty={empty}; allowed: {', '.join(get_args(Empty))}")
+    def __init__(
+        self,
+        *,
+        scorer: CoalitionScorer,
+        estimator: Estimator,
+        fill: Fill,
+        empty: Empty,
+        one_unit: OneUnit = "score",
+    ) -> None:
+        for key, value, allowed in (("empty", empty, Empty), ("one_unit", one_unit, OneUnit)):
+            if value not in get_args(allowed):
+                raise ValueError(f"shaping.method.{key}={value}; allowed: {', '.join(get_args(allowed))}")
         self._game = TextGame(scorer, fill=fill)
         self._estimator = estimator
         self._empty = empty
+        self._one_unit = one_unit
 
     def assign(self, rollout: Rollout, scores: Scores, units: Units, *, generator: np.random.Generator) -> Credit:
         """Unit values of every response; `generator` feeds estimators that sample."""
         units = readable_units(units, scores.inputs)
         estimates = self._estimator.estimate(self._game.batch(scores, units), generator)
         unit_values = torch.zeros(units.end_step.shape, dtype=torch.float64)
-        leftover = torch.zeros(len(estimates))
+        at_end = torch.zeros(len(estimates))
+        left_out = torch.zeros(len(estimates))
         for row, (count, estimate) in enumerate(zip(units.count.tolist(), estimates, strict=True)):
             if estimate is not None:
                 unit_values[row, :count] = torch.from_numpy(self._with_empty(estimate))
-                leftover[row] = estimate.empty if self._empty == "terminal" else 0.0
+                at_end[row] = estimate.empty if self._empty == "terminal" else 0.0
+                left_out[row] = estimate.empty if self._empty == "drop" else 0.0
+            elif self._one_unit == "none":  # credited is 0 where a rule replaced the score, whatever the count
+                left_out[row] = float(scores.credited[row])
             elif count == 1:
                 unit_values[row, 0] = float(scores.credited[row])
             else:  # no player (nothing but EOS), or a score that a rule replaced
-                leftover[row] = float(scores.credited[row])
+                at_end[row] = float(scores.credited[row])
         device = rollout.response_ids.device
         placed = at_unit_ends(unit_values, units.end_step, units.count, steps=rollout.response_ids.shape[1])
-        per_token = placed.float().to(device) + at_last_step(leftover.to(device), rollout)
-        diagnostics = {"scar/efficiency_err_max": check_efficiency(per_token, scores)}
-        diagnostics |= _diagnose(units, unit_values, estimates)
+        per_token = placed.float().to(device) + at_last_step(at_end.to(device), rollout)
+        error = check_efficiency(per_token, scores, left_out=left_out.to(device))
+        diagnostics = {"scar/efficiency_err_max": error} | _diagnose(units, unit_values, estimates)
         queries = torch.tensor([0 if estimate is None else estimate.queries for estimate in estimates])
         return Credit(per_token, unit_values.float(), queries, diagnostics)
 
@@ -213,6 +236,7 @@ def _diagnose(units: Units, unit_values: torch.Tensor, estimates: Sequence[UnitV
         "scar/n_units_max": float(units.count.max()),
         "scar/evals_mean": sum(estimate.queries for estimate in played) / len(estimates),
         "scar/v_empty_mean": float(np.mean([estimate.empty for estimate in played])) if played else 0.0,
+        "scar/exact_frac": share("exact"),
         "scar/neg_credit_frac": float((unit_values < 0).sum() / max(int(units.count.sum()), 1)),
         "scar/rebalanced_frac": share("rebalanced"),
         "scar/coarsened_frac": share("coarsened"),

@@ -129,13 +129,13 @@ def test_exact_values_are_the_mean_over_all_orders_whatever_the_tree(count: int)
         one = estimate(ESTIMATORS["exact"], TableGames([game], [tree]))[0]
         np.testing.assert_allclose(one.values, brute_force_shapley(count, game), atol=1e-12)
         np.testing.assert_allclose(one.empty_share, np.full(count, 1 / count))
-        assert (one.queries, one.hierarchy) == (2**count - 1, "given")
+        assert (one.queries, one.hierarchy) == (2**count - 1, "exact")
 
 
 def test_exact_estimator_names_its_budget() -> None:
     estimator = ExactEstimator(max_units=5)
     plan, hierarchy = estimator.plan(5, balanced_hierarchy(5), rng_of())
-    assert (len(plan.coalitions), hierarchy) == (32, "given")
+    assert (len(plan.coalitions), hierarchy) == (32, "exact")
     with pytest.raises(ValueError, match=r"6 units need 64 coalitions; estimator.max_units=5") as caught:
         estimator.plan(6, balanced_hierarchy(6), rng_of())
     assert "estimator=permutation" in str(caught.value)
@@ -159,7 +159,7 @@ def test_owen_estimator_uses_the_hierarchy_that_it_can_afford() -> None:
 def test_owen_estimator_is_exact_for_few_units_and_where_that_costs_no_more(tree: np.ndarray, budget: int) -> None:
     count = len(tree) + 1
     plan, hierarchy = OwenEstimator(max_coalitions=budget).plan(count, tree, rng_of())
-    assert hierarchy == "given"
+    assert hierarchy == "exact"
     assert np.array_equal(plan.weights, exact_plan(count).weights)
 
 
@@ -218,8 +218,10 @@ def test_owen_estimator_stays_within_any_budget_and_says_what_it_did(count: int,
     plan, became = OwenEstimator(max_coalitions=budget).plan(count, tree, rng_of())
     cost, balanced = coalition_count(tree), coalition_count(balanced_hierarchy(count))
     assert len(plan.coalitions) <= budget
-    exact_fits = 2**count <= budget and (count <= 4 or 2**count <= cost)
-    expected = "given" if exact_fits or cost <= budget else "rebalanced" if balanced <= budget else "coarsened"
+    if 2**count <= budget and (count <= 4 or 2**count <= cost):
+        expected = "exact"
+    else:
+        expected = "given" if cost <= budget else "rebalanced" if balanced <= budget else "coarsened"
     assert became == expected
     wanted = np.zeros(len(plan.coalitions))
     wanted[:2] = -1, 1
@@ -231,7 +233,7 @@ def test_owen_values_are_the_closed_form_of_the_tree_that_was_used(count: int, s
     rng = rng_of(seed)
     game, tree = random_game(count, rng), random_hierarchy(count, rng)
     one = estimate(OwenEstimator(max_coalitions=min(coalition_count(tree), 120)), TableGames([game], [tree]))[0]
-    if one.hierarchy != "given":
+    if one.hierarchy == "rebalanced":
         tree = balanced_hierarchy(count)
     exact = 2**count <= 120 and 2**count <= coalition_count(tree)
     expected = brute_force_shapley(count, game) if exact else closed_form_owen(tree, game)

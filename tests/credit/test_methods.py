@@ -47,8 +47,10 @@ COMBINATIONS = [
 """Every estimator with either fill, and either fill with every treatment of v(empty)."""
 
 
-def scar(model: FakeRewardModel, *, estimator: str = "owen", fill: str = "space", empty: str = "uniform") -> ScarMethod:
-    return ScarMethod(scorer=model.scorer, estimator=ESTIMATORS[estimator], fill=fill, empty=empty)
+def scar(
+    model: FakeRewardModel, *, estimator: str = "owen", fill: str = "space", empty: str = "uniform", **options: Any
+) -> ScarMethod:
+    return ScarMethod(scorer=model.scorer, estimator=ESTIMATORS[estimator], fill=fill, empty=empty, **options)
 
 
 def all_methods(model: FakeRewardModel) -> dict[str, CreditMethod]:
@@ -373,6 +375,43 @@ def test_responses_of_one_or_no_unit_cost_no_query(estimator: str, empty: str) -
     assert torch.equal(credit.per_token, torch.tensor([[6.0, 0.0], [8.0, 0.0], [9.0, 0.0]]))
 
 
+# The offset of 6 is v(empty), the weights sum to what is left of r = 9 in both responses.
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_dropped_v_empty_is_paid_to_nobody(estimator: str, alpha: float) -> None:
+    model = FakeRewardModel(lexicon(OFFSET_WEIGHTS | {13: 2.0, 14: 1.0}, offset=6.0))
+    rollout = make_rollout([4, 2], finished=[True, False])
+    scores = model.score_rollout(rollout)
+    credit = assign(scar(model, estimator=estimator, empty="drop"), rollout, scores)
+    torch.testing.assert_close(credit.per_token, torch.tensor([[1.0, -2.0, 4.0, 0.0], [2.0, 1.0, 0.0, 0.0]]))
+    assert credit.diagnostics["scar/v_empty_mean"] == pytest.approx(6.0)
+    paid = shape_rewards(rollout, scores, credit, kl_coef=0.0, alpha=alpha).total.sum(1)
+    torch.testing.assert_close(paid, torch.tensor([9.0 - 6 * alpha, 9.0 - 6 * alpha]))  # r less alpha v(empty)
+
+
+def test_a_wrong_sum_is_caught_where_v_empty_is_dropped() -> None:
+    class Wrong(ExactEstimator):
+        def estimate(self, game: Any, generator: np.random.Generator) -> Any:
+            return [dataclasses.replace(one, values=one.values + 0.01) for one in super().estimate(game, generator)]
+
+    model = FakeRewardModel(lexicon(OFFSET_WEIGHTS, offset=6.0))
+    rollout = make_rollout([4], finished=[True])
+    method = ScarMethod(scorer=model.scorer, estimator=Wrong(max_units=4), fill="space", empty="drop")
+    with pytest.raises(RuntimeError, match="credit does not sum"):
+        assign(method, rollout, model.score_rollout(rollout))
+
+
+@pytest.mark.parametrize("empty", [*EMPTIES, "drop"])
+def test_one_unit_without_dense_reward(empty: str) -> None:
+    model = FakeRewardModel(lexicon({10: 2.0, 11: 3.0, 12: 1.0, 13: 2.0}))
+    # EOS alone; one content token and EOS; one content token without EOS; two units, which play as ever.
+    rollout = make_rollout([1, 2, 1, 2], finished=[True, True, False, False])
+    scores = model.score_rollout(rollout)
+    credit = assign(scar(model, empty=empty, one_unit="none"), rollout, scores)
+    assert torch.equal(credit.per_token, torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]))
+    assert credit.reward_queries.tolist() == [0, 0, 0, 3]
+
+
 def test_scar_diagnostics_by_hand() -> None:
     model = FakeRewardModel(lexicon({10: 1.0, 11: -2.0, 12: 4.0, 13: -1.0, 14: 2.0}, offset=6.0))
     rollout = make_rollout([3, 2, 1], finished=[False, False, True])
@@ -384,6 +423,7 @@ def test_scar_diagnostics_by_hand() -> None:
         "scar/n_units_max": 3.0,
         "scar/evals_mean": 10 / 3,
         "scar/v_empty_mean": 6.0,
+        "scar/exact_frac": 2 / 3,
         "scar/neg_credit_frac": 2 / 5,
         "scar/rebalanced_frac": 0.0,
         "scar/coarsened_frac": 0.0,
@@ -455,7 +495,8 @@ def test_what_assigns_no_credit_is_no_method() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"empty": "drop"}, "empty=drop; allowed: uniform, zero, terminal"),
+        ({"empty": "keep"}, "empty=keep; allowed: uniform, zero, terminal, drop$"),
+        ({"one_unit": "keep"}, "one_unit=keep; allowed: score, none$"),
         ({"fill": "pad"}, "fill=pad; allowed: space or delete"),
     ],
 )
