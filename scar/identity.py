@@ -22,6 +22,7 @@ LATER = {
     "sparse_weight": None,
     "ppo.kl_scale": 1.0,
     "evaluation.temperature": None,
+    "method.one_unit": "score",
 }
 """Settings that came later, and the value that means what runs did before there was such a setting: at it they have no name, so
 old runs keep theirs."""

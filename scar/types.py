@@ -299,7 +299,7 @@ class UnitValues:
     """What an estimator says of one response: `values` f64[n], which sum to v(all) - v(empty); `empty` = v(empty);
     `empty_share` f64[n], sum 1: what each unit would get of v(empty) if that were 0; `queries`: coalitions evaluated;
     `hierarchy`: "given"; "exact" where the values are exact Shapley values, which need none; "rebalanced" or "coarsened" where
-    the given one was over the estimator's budget."""
+    the given one was over the estimator's budget, "truncated" where its values were cut off."""
 
     values: np.ndarray
     empty: float

@@ -24,6 +24,7 @@ from scar.commands.targets import MOVED, build_settings, construct
 from scar.commands.train import class_name, run_folder, run_identity
 from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
+from scar.credit.partition import PartitionEstimator
 from scar.credit.shap_oracle import ShapEstimator
 from scar.judging.prompts import Summaries
 from scar.supervised.training import TrainingConfig
@@ -113,7 +114,7 @@ def test_the_groups_and_options_that_users_type_are_there() -> None:
         *(("shaping", name) for name in ("sparse", "uniform", "abc", "scar", "prefix")),
         *(("scale", name) for name in ("smoke", "local", "paper")),
         ("segmentation", "token"),
-        *(("estimator", name) for name in ("owen", "exact", "permutation", "sequential", "shap")),
+        *(("estimator", name) for name in ("owen", "exact", "partition", "permutation", "sequential", "shap")),
         *(("tracker", name) for name in ("jsonl", "wandb")),
         ("experiment", "table1"),
     ):
@@ -128,6 +129,7 @@ def test_the_groups_and_options_that_users_type_are_there() -> None:
         ("permutation", PermutationEstimator),
         ("sequential", SequentialEstimator),
         ("shap", ShapEstimator),
+        ("partition", PartitionEstimator),
     ],
 )
 def test_estimators_build_with_their_settings(name: str, kind: type) -> None:

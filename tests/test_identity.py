@@ -93,6 +93,7 @@ def test_what_a_run_does_not_use_has_no_say(override: str) -> None:
         "shaping.sparse_weight=0.2",
         "ppo.kl_scale=0.5",
         "shaping.method.fill=delete",
+        "shaping.method.one_unit=none",
         "estimator.unbounded.permutations=4",
         "estimator=owen",
         "segmentation=span",

@@ -24,6 +24,7 @@ from scar.config import (
     require,
 )
 from scar.credit.methods import needs
+from scar.credit.texts import UnitTexts
 from scar.engine.single import TorchEngine
 from scar.identity import data_source
 from scar.interfaces import CoalitionScorer, CreditMethod, Engine, RewardModel, Segmenter, Task, Tracker
@@ -397,6 +398,7 @@ class Parts:
             "reward_model": lambda: self._text_scorer,
             "scorer": scorer,
             "estimator": lambda: construct(cfg.estimator),
+            "texts": lambda: UnitTexts(self.tokenizer, self._reward_tokenizer, max_tokens=self.reward_model.max_tokens),
         }
         method = construct(cfg.shaping.method, **{need: offers[need]() for need in credit_needs(cfg) if need in offers})
         return method, reports[0] if reports else None

@@ -20,14 +20,16 @@ from torch import Tensor
 from scar.credit.estimators import Estimator
 from scar.credit.game import Fill, TextGame
 from scar.credit.rewards import at_last_step, at_unit_ends
+from scar.credit.texts import UnitTexts
 from scar.interfaces import CoalitionScorer, CreditMethod, RewardModel
 from scar.segmentation.units import merge_empty_units
 from scar.types import Credit, RewardInputs, Rollout, Scores, Units, UnitValues
 
 Empty = Literal["uniform", "zero", "terminal", "drop"]
 OneUnit = Literal["score", "none"]
-CONSTRUCTED_WITH = ("reward_model", "scorer", "estimator")
-"""What a method's constructor may ask for: the reward model, a scorer of coalitions, an estimator of unit values."""
+CONSTRUCTED_WITH = ("reward_model", "scorer", "estimator", "texts")
+"""What a method's constructor may ask for: the reward model, a scorer of coalitions, an estimator of unit values, the texts of
+units."""
 
 
 def needs(method: Callable[..., CreditMethod]) -> tuple[str, ...]:
@@ -156,6 +158,9 @@ class ScarMethod:
 
     `one_unit` says what a response of at most one unit gets (docs/decisions.md#one-unit): "score" is Eq. 5's, the whole score
     at the unit's end (for EOS alone: on it), "none" is no dense reward (as released).
+
+    `fill` says how absent units look (`TextGame`); `texts` are read for "collapse" and "dots", and by estimators that look at
+    the texts of units.
     """
 
     name = "scar"
@@ -168,11 +173,12 @@ class ScarMethod:
         fill: Fill,
         empty: Empty,
         one_unit: OneUnit = "score",
+        texts: UnitTexts | None = None,
     ) -> None:
         for key, value, allowed in (("empty", empty, Empty), ("one_unit", one_unit, OneUnit)):
             if value not in get_args(allowed):
                 raise ValueError(f"shaping.method.{key}={value}; allowed: {', '.join(get_args(allowed))}")
-        self._game = TextGame(scorer, fill=fill)
+        self._game = TextGame(scorer, fill=fill, texts=texts)
         self._estimator = estimator
         self._empty = empty
         self._one_unit = one_unit
@@ -180,7 +186,7 @@ class ScarMethod:
     def assign(self, rollout: Rollout, scores: Scores, units: Units, *, generator: np.random.Generator) -> Credit:
         """Unit values of every response; `generator` feeds estimators that sample."""
         units = readable_units(units, scores.inputs)
-        estimates = self._estimator.estimate(self._game.batch(scores, units), generator)
+        estimates = self._estimator.estimate(self._game.batch(scores, units, rollout), generator)
         unit_values = torch.zeros(units.end_step.shape, dtype=torch.float64)
         at_end = torch.zeros(len(estimates))
         left_out = torch.zeros(len(estimates))
@@ -240,4 +246,5 @@ def _diagnose(units: Units, unit_values: torch.Tensor, estimates: Sequence[UnitV
         "scar/neg_credit_frac": float((unit_values < 0).sum() / max(int(units.count.sum()), 1)),
         "scar/rebalanced_frac": share("rebalanced"),
         "scar/coarsened_frac": share("coarsened"),
+        "scar/truncated_frac": share("truncated"),
     }

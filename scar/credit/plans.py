@@ -35,7 +35,7 @@ def owen_plan(hierarchy: np.ndarray) -> CoalitionPlan:
     No coalition occurs twice. Args: `hierarchy` int64[n-1,2], n >= 2 (see scar.types.Units). ValueError if it is no tree.
     """
     count = check_hierarchy(hierarchy)
-    members = _members(hierarchy)
+    members = node_members(hierarchy)
     masks = [np.zeros((1, count), dtype=bool), np.ones((1, count), dtype=bool)]
     leaves: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.int64), np.empty(0, np.int64))] * count
     made = 2
@@ -65,7 +65,7 @@ def owen_plan(hierarchy: np.ndarray) -> CoalitionPlan:
     return CoalitionPlan(coalitions=np.concatenate(masks), weights=weights)
 
 
-def _members(hierarchy: np.ndarray) -> list[np.ndarray]:
+def node_members(hierarchy: np.ndarray) -> list[np.ndarray]:
     """Per node, which leaves lie below it: b[n] each."""
     members = list(np.eye(len(hierarchy) + 1, dtype=bool))
     for left, right in hierarchy:

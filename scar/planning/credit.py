@@ -15,12 +15,13 @@ from scar.coalitions.trie import Trie
 from scar.coalitions.trie_attention import SharedPrompts
 from scar.config import require
 from scar.credit.estimators import Estimator
-from scar.credit.game import TextGame
+from scar.credit.game import BLANKS, TextGame
+from scar.credit.texts import UnitTexts
 from scar.models.reading import as_sampled
 from scar.models.reward import SequenceRewardModel
 from scar.planning.tracing import Cost, fake_tensors, real_tensors, trace
 from scar.planning.workloads import Workload, random_rollout, random_units
-from scar.types import Scores
+from scar.types import Rollout, Scores, Units
 
 SAMPLE = 1
 """Responses that are traced where prompts are long: each prompt is attended to apart, so what they cost adds up."""
@@ -75,6 +76,17 @@ class PlannedScorer(FusedScorer):
         return torch.zeros(len(trie.owner), dtype=torch.float64)
 
 
+class PlannedTexts(UnitTexts):
+    """Units of one word each; nothing is tokenised."""
+
+    def __init__(self) -> None:
+        pass
+
+    def of(self, rollout: Rollout, units: Units) -> list[list[str]]:
+        """The same text for all."""
+        return [[" word"] * count for count in units.count.tolist()]
+
+
 def credit_cost(
     reward_model: SequenceRewardModel,
     estimator: Estimator,
@@ -86,7 +98,7 @@ def credit_cost(
     **game: Any,
 ) -> CreditCost:
     """Inside `fake_tensors`: the credit of a batch, of which `traced` responses are looked at where prompts are long; `game` is
-    how absent units are filled."""
+    how absent units are filled. Texts that are tokenised again count as long as the response: an upper bound."""
     if players.units < 2:
         return CreditCost(Cost(), 0)
     responses = min(players.batch, traced) if players.prompt > SHORT_PROMPT else players.batch
@@ -96,5 +108,8 @@ def credit_cost(
         zeros = torch.zeros(responses)
         scores = Scores(zeros, zeros, zeros.bool(), as_sampled(rollout, reads_eos=True))
         units = random_units(rollout, players.units)
-        estimator.estimate(TextGame(scorer, **game).batch(scores, units), np.random.default_rng(0))
+        if game["fill"] in BLANKS:
+            game["fill"] = "space"
+        planned = TextGame(scorer, texts=PlannedTexts(), **game).batch(scores, units, rollout)
+        estimator.estimate(planned, np.random.default_rng(0))
     return CreditCost(scorer.cost.times(players.batch / responses), scorer.rows / responses)

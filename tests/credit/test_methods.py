@@ -427,6 +427,7 @@ def test_scar_diagnostics_by_hand() -> None:
         "scar/neg_credit_frac": 2 / 5,
         "scar/rebalanced_frac": 0.0,
         "scar/coarsened_frac": 0.0,
+        "scar/truncated_frac": 0.0,
         "scar/efficiency_err_max": 0.0,
     }
     assert diagnostics == pytest.approx(expected, abs=1e-6)
@@ -472,7 +473,7 @@ def test_scar_credit_of_joined_units_lands_on_the_last_of_them() -> None:
         (UniformMethod, ()),
         (AttentionMethod, ("reward_model",)),
         (PrefixDifferenceMethod, ("reward_model",)),
-        (ScarMethod, ("scorer", "estimator", "units")),
+        (ScarMethod, ("scorer", "estimator", "texts", "units")),
     ],
 )
 def test_what_a_method_needs_is_read_off_its_signatures(method: type, needed: tuple[str, ...]) -> None:
@@ -497,7 +498,7 @@ def test_what_assigns_no_credit_is_no_method() -> None:
     [
         ({"empty": "keep"}, "empty=keep; allowed: uniform, zero, terminal, drop$"),
         ({"one_unit": "keep"}, "one_unit=keep; allowed: score, none$"),
-        ({"fill": "pad"}, "fill=pad; allowed: space or delete"),
+        ({"fill": "pad"}, "fill=pad; allowed: space, delete, collapse, dots$"),
     ],
 )
 def test_unknown_options_name_what_is_allowed(option: dict[str, str], message: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.benchmarks.planning import measure, real_credit
 from scar.credit.estimators import OwenEstimator, PermutationEstimator
+from scar.credit.partition import PartitionEstimator
 from scar.planning.credit import CreditCost, Players, credit_cost
 from scar.planning.models import fake_models, policy_shape, reward_shape
 from scar.planning.tracing import fake_tensors
@@ -38,6 +39,8 @@ def test_coalitions_are_those_of_the_plan() -> None:
     assert planned(Players(3, 40, 24, 2)).coalitions == 3
     few = planned(Players(3, 40, 24, 12), estimator=PermutationEstimator(2))
     assert few.coalitions == 2 * 11 + 1  # two orders, and nothing
+    cut = planned(Players(3, 40, 24, 24), estimator=PartitionEstimator(100, 5, "shap"), fill="dots")
+    assert cut.coalitions == 100 - 1
 
 
 @pytest.mark.slow
