@@ -6,6 +6,8 @@ The preferences made at local scale split by rules of their own (docs/decisions.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 APOSTROPHES = "'\u2019"
 
@@ -13,6 +15,35 @@ APOSTROPHES = "'\u2019"
 def word_set(words: str) -> frozenset[str]:
     """The words of a list with spaces between them."""
     return frozenset(words.split())
+
+
+OPENING_MARKS = word_set("( [ { \u201c \u2018 \u201e \u201a \u00ab \u00bf \u00a1 `` ` -LRB- -LCB- -LSB-")
+"""Brackets and quotes that belong to the word behind them, also as the Penn Treebank writes them."""
+BRACKETS = word_set("-LRB- -RRB- -LCB- -RCB- -LSB- -RSB-")
+MARKS = frozenset(
+    ".,;:!?\"'`()[]{}-\u2013\u2014\u2026\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb\u00bf\u00a1"
+    "\u3001\u3002\uff0c\uff01\uff1f\uff1b\uff1a"
+)
+
+
+def is_mark(word: Any) -> bool:
+    """Whether a word is punctuation and nothing else; `$`, `%`, `&` and emoji stand for words and are none."""
+    return MARKS.issuperset(word) or word in BRACKETS
+
+
+def mark_sides(words: Sequence[Any]) -> list[str | None]:
+    """Of each word: "opening" or "closing" if it is a mark that belongs to the word behind or before it, None if it is none.
+    Straight quotes open and close in turn."""
+    sides: list[str | None] = []
+    quoted = low = False  # within straight quotes, within German ones (\u201e \u201c)
+    for word in words:
+        opening = word in OPENING_MARKS and not (low and word == "\u201c")
+        if word == '"':
+            opening = quoted = not quoted
+        elif word in ("\u201e", "\u201c"):
+            low = word == "\u201e"
+        sides.append(None if not is_mark(word) else "opening" if opening else "closing")
+    return sides
 
 
 TITLES = word_set(

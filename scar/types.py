@@ -8,7 +8,7 @@ computation lives here. The types of the coalition games come last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -181,13 +181,15 @@ class Units:
 
     `unit_index` i64[B,T], -1 where a token is no player (padding, EOS); `count` i64[B]; `end_step` i64[B,N] = t_i, the
     0-based step at which unit i is complete (-1 beyond `count`); `hierarchies`: per response int64[n-1,2], row k joins
-    two earlier nodes into node n+k, leaves are 0..n-1, the last row is the root (empty for n < 2).
+    two earlier nodes into node n+k, leaves are 0..n-1, the last row is the root (empty for n < 2). `diagnostics`: named
+    scalars of the batch to log, of how the units were made.
     """
 
     unit_index: Tensor
     count: Tensor
     end_step: Tensor
     hierarchies: list[np.ndarray]
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check("unit_index", self.unit_index, torch.int64, (None, None))

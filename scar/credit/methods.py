@@ -205,7 +205,7 @@ class ScarMethod:
         placed = at_unit_ends(unit_values, units.end_step, units.count, steps=rollout.response_ids.shape[1])
         per_token = placed.float().to(device) + at_last_step(at_end.to(device), rollout)
         error = check_efficiency(per_token, scores, left_out=left_out.to(device))
-        diagnostics = {"scar/efficiency_err_max": error} | _diagnose(units, unit_values, estimates)
+        diagnostics = {"scar/efficiency_err_max": error} | _diagnose(units, unit_values, estimates) | units.diagnostics
         queries = torch.tensor([0 if estimate is None else estimate.queries for estimate in estimates])
         return Credit(per_token, unit_values.float(), queries, diagnostics)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scar.text import APOSTROPHES, word_set
+from scar.text import APOSTROPHES, OPENING_MARKS, is_mark, word_set
 
 CONJUNCTIONS = word_set("and or but nor yet so plus because although though while whereas unless if since until")
 """They open a clause; the other words below open a chunk within it."""
@@ -19,10 +19,6 @@ AUXILIARIES = word_set(
     "am is are was were be been being have has had having do does did will would shall should can could may might must ca wo"
 ) | {mark + ending for mark in APOSTROPHES for ending in ("s", "m", "re", "ve", "ll", "d")}
 OPENING = CONJUNCTIONS | PREPOSITIONS | RELATIVES | AUXILIARIES
-BRACKETS_OPEN = word_set("( [ { \u201c \u2018 \u00ab ``")
-MARKS = frozenset(
-    ".,;:!?\"'`()[]{}-\u2013\u2014\u2026\u201c\u201d\u2018\u2019\u00ab\u00bb\u3001\u3002\uff0c\uff01\uff1f\uff1b\uff1a"
-)
 
 
 class ChunkParser:
@@ -67,22 +63,18 @@ def clauses(words: Sequence[str], max_words: int) -> list[list[list[str]]]:
     return split
 
 
-def _is_mark(word: str) -> bool:
-    return MARKS.issuperset(word)
-
-
 def _opens_clause(word: str, before: str) -> bool:
-    behind_mark = before != "" and _is_mark(before) and before not in BRACKETS_OPEN
-    return word.lower() in CONJUNCTIONS or (behind_mark and (word in BRACKETS_OPEN or not _is_mark(word)))
+    behind_mark = before != "" and is_mark(before) and before not in OPENING_MARKS
+    return word.lower() in CONJUNCTIONS or (behind_mark and (word in OPENING_MARKS or not is_mark(word)))
 
 
 def _opens_chunk(word: str, chunk: Sequence[str], max_words: int) -> bool:
     """Whether `word` does not belong to the chunk before it."""
-    if word in BRACKETS_OPEN:
+    if word in OPENING_MARKS:
         return True
-    if _is_mark(word):
+    if is_mark(word):
         return len(chunk) >= 2 * max_words
-    if sum(not _is_mark(other) for other in chunk) >= max_words:
+    if sum(not is_mark(other) for other in chunk) >= max_words:
         return True
-    only_openers = all(other.lower() in OPENING or _is_mark(other) for other in chunk)
+    only_openers = all(other.lower() in OPENING or is_mark(other) for other in chunk)
     return word.lower() in OPENING and not only_openers

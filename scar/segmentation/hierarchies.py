@@ -6,9 +6,9 @@ A hierarchy is int64[n-1,2]: row k joins two nodes into node n+k, leaves are 0..
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,30 +20,48 @@ def hierarchy_of(tree: Nested) -> np.ndarray:
     """int64[n-1,2]: the rows of a tree, n-ary nodes binarised by mid-split; children come before parents.
 
     Mid-split and not right-branching: a chain of k units costs 2^k coalitions (docs/decisions.md#cost-of-owen-values).
+    ValueError for a subtree without units. Any depth will do.
     """
+    return binarised(tree)[0]
+
+
+def binarised(tree: Nested) -> tuple[np.ndarray, list[Sequence[Nested]]]:
+    """`hierarchy_of(tree)`, and of each row the node of `tree` whose children it joins."""
     leaf_count = _count_leaves(tree)
-    if leaf_count < 2:
-        return np.zeros((0, 2), dtype=np.int64)
     rows: list[tuple[int, int]] = []
-
-    def visit(node: Nested) -> int:
-        if isinstance(node, int):
-            return node
-        if not node:
+    joined: list[Sequence[Nested]] = []
+    if leaf_count < 2:
+        return np.zeros((0, 2), dtype=np.int64), joined
+    done: list[int] = []  # nodes of the hierarchy that wait for their right neighbour
+    waiting: list[tuple[Nested | None, Any]] = [(tree, tree)]  # (children, their node); (None, node): join the last two
+    while waiting:
+        children, node = waiting.pop()
+        if children is None:
+            right, left = done.pop(), done.pop()
+            rows.append((left, right))
+            joined.append(node)
+            done.append(leaf_count + len(rows) - 1)
+        elif isinstance(children, int):
+            done.append(children)
+        elif not children:
             raise ValueError("a hierarchy has a subtree without units")
-        if len(node) == 1:
-            return visit(node[0])
-        middle = (len(node) + 1) // 2
-        left, right = visit(node[:middle]), visit(node[middle:])
-        rows.append((left, right))
-        return leaf_count + len(rows) - 1
-
-    visit(tree)
-    return np.array(rows, dtype=np.int64).reshape(-1, 2)
+        elif len(children) == 1:
+            waiting.append((children[0], children[0]))
+        else:
+            middle = (len(children) + 1) // 2
+            waiting += [(None, node), (children[middle:], node), (children[:middle], node)]
+    return np.array(rows, dtype=np.int64).reshape(-1, 2), joined
 
 
 def _count_leaves(tree: Nested) -> int:
-    return 1 if isinstance(tree, int) else sum(_count_leaves(child) for child in tree)
+    count, waiting = 0, [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, int):
+            count += 1
+        else:
+            waiting += node
+    return count
 
 
 def balanced_hierarchy(count: int) -> np.ndarray:
@@ -130,37 +148,54 @@ def coarsen(hierarchy: np.ndarray, max_coalitions: int) -> Coarsening:
     """
     if max_coalitions < 4:
         raise ValueError(f"estimator.max_coalitions={max_coalitions}; allowed: 4 (two players) or more")
+    cost, rows = coalition_count(hierarchy), merge_order(hierarchy)
+    depths = node_depths(hierarchy)[len(hierarchy) + 1 :].tolist()
+    merged = 0
+    while cost > max_coalitions:
+        cost -= 2 * 2 ** depths[rows[merged]]
+        merged += 1
+    return merge_rows(hierarchy, rows[:merged])
+
+
+def merge_order(hierarchy: np.ndarray, late: Collection[int] = ()) -> list[int]:
+    """All rows in the order in which pairs of leaves are merged into one: the deepest first, of equally deep ones the earlier
+    row; the rows in `late` only when no other pair is left."""
     count = check_hierarchy(hierarchy)
     depths = node_depths(hierarchy).tolist()
-    cost = coalition_count(hierarchy)
     parent = {int(child): row for row, children in enumerate(hierarchy) for child in children}
     leaf = [node < count for node in range(2 * count - 1)]
-    ready = [(-depths[count + row], row) for row, pair in enumerate(hierarchy) if leaf[pair[0]] and leaf[pair[1]]]
+
+    def entry(row: int) -> tuple[bool, int, int]:
+        return row in late, -depths[count + row], row
+
+    ready = [entry(row) for row, pair in enumerate(hierarchy) if leaf[pair[0]] and leaf[pair[1]]]
     heapq.heapify(ready)
-    while cost > max_coalitions:
-        depth, row = heapq.heappop(ready)
-        cost -= 2 * 2**-depth
+    order = []
+    while ready:
+        row = heapq.heappop(ready)[-1]
+        order.append(row)
         leaf[count + row] = True
-        above = parent[count + row]
-        if all(leaf[child] for child in hierarchy[above]):
-            heapq.heappush(ready, (-depths[count + above], above))
-    return _with_leaves(hierarchy, leaf)
+        above = parent.get(count + row)
+        if above is not None and all(leaf[child] for child in hierarchy[above]):
+            heapq.heappush(ready, entry(above))
+    return order
 
 
-def _with_leaves(hierarchy: np.ndarray, leaf: list[bool]) -> Coarsening:
-    """The hierarchy cut at the nodes that became leaves; groups are numbered by their first unit."""
+def merge_rows(hierarchy: np.ndarray, rows: Collection[int]) -> Coarsening:
+    """The hierarchy with each of `rows`, and all below it, as one leaf; groups are numbered by their first unit."""
     count = len(hierarchy) + 1
+    merged = set(rows)
     top = list(range(2 * count - 1))  # the merged node that each node lies under, or itself
     for row in range(len(hierarchy) - 1, -1, -1):
-        if leaf[count + row]:
+        if row in merged:
             for child in hierarchy[row].tolist():
                 top[child] = top[count + row]
     tops = [top[unit] for unit in range(count)]
     number = {node: index for index, node in enumerate(dict.fromkeys(tops))}
     group = np.array([number[node] for node in tops], dtype=np.int64)
-    rows = []
+    left = []
     for row, children in enumerate(hierarchy.tolist()):
-        if not leaf[count + row]:
-            rows.append([number[child] for child in children])
-            number[count + row] = len(set(tops)) + len(rows) - 1
-    return Coarsening(group, np.array(rows, dtype=np.int64).reshape(-1, 2))
+        if row not in merged:
+            left.append([number[child] for child in children])
+            number[count + row] = len(set(tops)) + len(left) - 1
+    return Coarsening(group, np.array(left, dtype=np.int64).reshape(-1, 2))

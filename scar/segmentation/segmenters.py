@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
 
 from scar.interfaces import Parser
 from scar.segmentation.hierarchies import Nested, hierarchy_of
 from scar.segmentation.offsets import token_offsets
 from scar.segmentation.trees import (
-    Cut,
     bounded_hierarchy,
     check_bounds,
-    cut_tree,
-    join_cuts,
+    cut_trees,
     least_coalitions,
     word_count,
 )
 from scar.segmentation.units import TextUnits, token_tree, token_units, units_of_spans
-from scar.text import sentence_offsets, word_offsets
+from scar.text import is_mark, sentence_offsets, word_offsets
 from scar.types import Rollout, Units
 
 
@@ -71,12 +70,18 @@ def _word_units(text: _Text) -> TextUnits:
     return TextUnits(text.text, text.offsets, starts, hierarchy_of(token_tree(pieces)))
 
 
+Rule = Literal["forward"]
+"""How constituents become units. Records without a rule have the first one, by which loose words joined the unit before
+(docs/decisions.md#spans)."""
+
+
 class SpanSegmenter:
-    """Constituents are the players (paper 3.4, "span-level"): the cut of `cut_tree` through each sentence's tree.
+    """Constituents are the players (paper 3.4, "span-level"): the cut of `cut_trees` through each sentence's tree.
 
     The tree above the cut, sentences joined by mid-split, is the hierarchy, of at most `max_units` units and
     `max_coalitions` coalitions (`bounded_hierarchy`). A sentence of which `parser` gives no usable tree, and a batch for
-    which it takes more than `timeout_seconds`, are errors: other units would be other credit.
+    which it takes more than `timeout_seconds`, are errors: other units would be other credit. `rule` has one value; it
+    is there to name the units in a run's record.
     """
 
     name: ClassVar[str] = "span"
@@ -86,11 +91,14 @@ class SpanSegmenter:
         *,
         tokenizer: Any,
         parser: Parser,
+        rule: Rule = "forward",
         max_words: int = 4,
-        max_units: int = 12,
+        max_units: int = 16,
         max_coalitions: int = 256,
         timeout_seconds: float = 60.0,
     ) -> None:
+        if rule not in get_args(Rule):
+            raise ValueError(f"segmentation.rule={rule}; allowed: {', '.join(get_args(Rule))}")
         if max_words < 1:
             raise ValueError(f"segmentation.max_words={max_words}; allowed: 1 or more")
         if not timeout_seconds > 0:
@@ -108,18 +116,32 @@ class SpanSegmenter:
         self._parser.load()
 
     def segment(self, rollout: Rollout) -> Units:
-        """Units of every response of the batch; one call of the parser."""
+        """Units of every response of the batch; one call of the parser. Diagnostics: `scar/words_per_unit_mean`, words that
+        are no marks, and `scar/units_over_cap_frac`, the share of units with more than `max_words` + 1 of them."""
         texts = _texts(rollout, self._tokenizer)
         words = [_sentence_words(text.text) for text in texts]
-        trees = self._parse(texts, words)
-        cuts = iter([cut_tree(tree, max_words=self._max_words, max_depth=self._max_units) for tree in trees])
-        return units_of_spans(
+        trees = iter(self._parse(texts, words))
+        units = units_of_spans(
             rollout.content_mask,
             [
-                self._units(text, sentences, [next(cuts) for _ in sentences])
+                self._units(text, sentences, [next(trees) for _ in sentences])
                 for text, sentences in zip(texts, words, strict=True)
             ],
         )
+        return replace(units, diagnostics=self._diagnose(units, texts, words))
+
+    def _diagnose(self, units: Units, texts: list[_Text], words: list[list[list[tuple[int, int]]]]) -> dict[str, float]:
+        counts = []
+        for row, (text, sentences) in enumerate(zip(texts, words, strict=True)):
+            ends = [end for _, end in text.offsets]
+            starts = [start for words in sentences for start, end in words if not is_mark(text.text[start:end])]
+            unit = units.unit_index[row, [bisect_right(ends, start) for start in starts]]
+            counts += unit.bincount(minlength=int(units.count[row])).tolist()
+        total = max(len(counts), 1)
+        return {
+            "scar/words_per_unit_mean": sum(counts) / total,
+            "scar/units_over_cap_frac": sum(count > self._max_words + 1 for count in counts) / total,
+        }
 
     def trees(self, rollout: Rollout) -> list[list[Any]]:
         """The tree of each sentence of each response, an `nltk.Tree` over its words: what `segment` cuts."""
@@ -137,9 +159,10 @@ class SpanSegmenter:
         ]
         return parse_in_time(self._parser, words, timeout_seconds=self._timeout_seconds)
 
-    def _units(self, text: _Text, sentences: list[list[tuple[int, int]]], cuts: list[Cut]) -> TextUnits:
-        starts = [words[first][0] for words, cut in zip(sentences, cuts, strict=True) for first in cut.starts]
-        return _bounded(text, starts, join_cuts(cuts), self._max_units, self._max_coalitions)
+    def _units(self, text: _Text, sentences: list[list[tuple[int, int]]], trees: list[Any]) -> TextUnits:
+        words = [start for sentence in sentences for start, _ in sentence]
+        cut = cut_trees(trees, max_words=self._max_words)
+        return _bounded(text, [words[first] for first in cut.starts], cut.tree, self._max_units, self._max_coalitions)
 
 
 def parse_in_time(parser: Parser, sentences: Sequence[Sequence[str]], *, timeout_seconds: float) -> list[Any]:

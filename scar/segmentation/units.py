@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -144,4 +144,4 @@ def merge_empty_units(units: Units, occupied: torch.Tensor) -> Units:
         merged = (kept.long().cumsum(0) - 1).clamp(min=0)
         index[row, player] = merged[index[row, player]]
         hierarchies.append(drop_leaves(hierarchy, kept.numpy()))
-    return _units_of_index(index, hierarchies)
+    return replace(_units_of_index(index, hierarchies), diagnostics=units.diagnostics)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nltk.tree import Tree
 
 from scar.segmentation.chunks import ChunkParser, clauses
-from scar.segmentation.trees import cut_tree
+from scar.segmentation.trees import cut_trees
 
 SPECIAL = [
     "the",
@@ -68,8 +68,8 @@ def test_the_tree_of_chunks_by_hand() -> None:
         " (CL (CH (W but) (W the) (W plot)) (CH (W was) (W thin) (W .))))"
     )
     assert tree == Tree.fromstring(expected)
-    found = cut_tree(tree, max_words=4, max_depth=12)
-    assert (found.starts, found.tree) == ([0, 2, 5, 8], [[0, 1], [2, 3]])
+    found = cut_trees([tree], max_words=4)  # the first clause has four words
+    assert (found.starts, found.tree) == ([0, 5, 8], [0, [1, 2]])
 
 
 @given(sentences=st.lists(WORDS, max_size=4), max_words=st.integers(1, 6))

@@ -48,7 +48,7 @@ SEGMENTERS: dict[str, Callable[[], Segmenter]] = {
     "right": functools.partial(span_segmenter, right_branching, max_words=1),
     "left": functools.partial(span_segmenter, left_branching, max_words=2, max_units=5, max_coalitions=20),
 }
-LIMITS = {name: (12, 256) for name in ("chunks", "right")}
+LIMITS = {name: (16, 256) for name in ("chunks", "right")}
 LIMITS |= {"sentence": (12, 108), "two sentences": (2, 4), "left": (5, 20)}
 
 RESPONSES = st.lists(
@@ -118,9 +118,32 @@ FILM_TREES = {
 def test_constituents_are_players_by_hand() -> None:
     segmenter = span_segmenter(lambda words: Tree.fromstring(FILM_TREES[len(words)]))
     pieces, units = segment(segmenter, FILM)
-    assert pieces == ["I love this movie because", "the acting", "was really superb.", "Watch it", "(now)!"]
-    # First sentence (0 (1 2)), second (3 4).
-    assert units.hierarchies[0].tolist() == [[1, 2], [0, 5], [3, 4], [6, 7]]
+    assert pieces == ["I love this movie", "because the acting", "was really superb.", "Watch it (now)!"]
+    # First sentence (0 (1 2)), then the second.
+    assert units.hierarchies[0].tolist() == [[1, 2], [0, 4], [5, 3]]
+    assert units.diagnostics == {"scar/words_per_unit_mean": 13 / 4, "scar/units_over_cap_frac": 0}
+
+
+def test_long_units_are_counted_by_hand() -> None:
+    # Every word of a sentence in one node: units of 10 and 3 words, with at most two units after merging.
+    segmenter = span_segmenter(lambda words: Tree("S", list(words)), max_units=2, max_coalitions=4)
+    text = "I love this movie because the acting was really superb. Watch it (now)!"
+    assert segment(segmenter, text)[1].diagnostics == {
+        "scar/words_per_unit_mean": 6.5,
+        "scar/units_over_cap_frac": 0.5,
+    }
+    # Three sentences of 5, 3 and 2 words: the first two, the deeper pair of the mid-split, share a unit of 8.
+    rollout = rollout_of([encode("One two three four five. I do not. Ok then!"), [], encode("Yes. . .")], [True] * 3)
+    units = segmenter.segment(rollout)
+    assert units.count.tolist() == [2, 0, 1]
+    assert units.diagnostics == {"scar/words_per_unit_mean": 11 / 3, "scar/units_over_cap_frac": 1 / 3}
+    # Five words are one over the cap and not counted.
+    assert segment(segmenter, "One two three four five.")[1].diagnostics["scar/units_over_cap_frac"] == 0
+
+
+def test_a_batch_without_units_has_diagnostics() -> None:
+    units = span_segmenter().segment(rollout_of([[]], [True]))
+    assert units.diagnostics == {"scar/words_per_unit_mean": 0, "scar/units_over_cap_frac": 0}
 
 
 def test_all_sentences_of_a_batch_are_one_call() -> None:
@@ -177,6 +200,7 @@ def test_a_batch_without_sentences_asks_no_parser() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"rule": "backward"}, "segmentation.rule=backward; allowed: forward"),
         ({"max_words": 0}, "max_words=0"),
         ({"max_units": 1}, "max_units=1"),
         ({"max_coalitions": 100}, "max_coalitions=100"),
