@@ -107,7 +107,7 @@ def test_setting_that_would_do_nothing_or_cannot_be_is_refused(typed: str, says:
 @pytest.mark.parametrize("scale", ["local", "smoke", "small", "paper"])
 @pytest.mark.parametrize("task", ["imdb", "tldr", "hh"])
 def test_every_setting_of_conf_is_known(scale: str, task: str) -> None:
-    for units in ("token", "span", "sentence"):
+    for units in ("token", "span", "punctuation", "sentence"):
         composed(f"scale={scale}", f"task={task}", f"segmentation={units}")
 
 
@@ -179,7 +179,7 @@ def test_experiment_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
         prepared(cfg)
 
 
-@pytest.mark.parametrize(("units", "chosen"), [("token", "permutation"), ("span", "owen"), ("sentence", "owen")])
+@pytest.mark.parametrize(("units", "chosen"), [("token", "permutation"), ("span", "owen"), ("punctuation", "owen")])
 @pytest.mark.parametrize("scale", ["local", "smoke"])
 def test_estimator_is_chosen_by_the_units(units: str, chosen: str, scale: str) -> None:
     named = composed(f"scale={scale}", f"segmentation={units}", f"estimator={chosen}").estimator

@@ -40,7 +40,7 @@ SETTINGS = {
     "sample": Annotated[int, Field(ge=0)] | None,
     "items": Count,
     "methods": Annotated[list[str], Field(min_length=1)],
-    "segmentations": Annotated[list[Literal["token", "span", "sentence"]], Field(min_length=1)],
+    "segmentations": Annotated[list[Literal["token", "span", "punctuation", "sentence"]], Field(min_length=1)],
     "paths": {"credit": Text, "results": Text},
 }
 """What conf/credit.yaml adds to the settings of a run."""

@@ -12,7 +12,7 @@ from scar.planning.devices import Device
 
 USUAL_TOKENS = {"tldr": (360, 40), "hh": (70, 160)}
 """Of a prompt and a response, the mean; chosen by us. Elsewhere the config's own bounds tell."""
-UNIT_TOKENS = {"token": 1, "span": 3, "sentence": 20}
+UNIT_TOKENS = {"token": 1, "span": 3, "punctuation": 10, "sentence": 20}
 """Of a unit, the mean; chosen by us."""
 
 

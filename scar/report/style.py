@@ -41,7 +41,12 @@ PAPER_METHODS = ("sparse", "uniform", "abc", "scar")
 """The methods of the paper's Table 1."""
 TASK_NAMES = {"imdb": "IMDB", "tldr": "TL;DR", "hh": "HH"}
 """Tasks as shown, in the order of tables."""
-UNIT_DASHES: dict[str | None, Any] = {"token": "-", "span": (0, (5, 1.5)), "sentence": (0, (1, 1))}
+UNIT_DASHES: dict[str | None, Any] = {
+    "token": "-",
+    "span": (0, (5, 1.5)),
+    "punctuation": (0, (3, 1, 1, 1)),
+    "sentence": (0, (1, 1)),
+}
 """SCAR keeps its colour whatever its units are; where several are drawn, dashes tell them apart."""
 OTHER_COLOURS = ("#56B4E9", "#009E73", "#F0E442", "#000000")
 """Okabe and Ito's colours that no method of `METHODS` has."""

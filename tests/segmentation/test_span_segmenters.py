@@ -16,7 +16,13 @@ from nltk.tree import Tree
 from scar.interfaces import Segmenter
 from scar.segmentation.chunks import ChunkParser
 from scar.segmentation.hierarchies import coalition_count, hierarchy_of
-from scar.segmentation.segmenters import SentenceSegmenter, SpanSegmenter, TokenSegmenter, parse_in_time
+from scar.segmentation.segmenters import (
+    PunctuationSegmenter,
+    SentenceSegmenter,
+    SpanSegmenter,
+    TokenSegmenter,
+    parse_in_time,
+)
 from scar.types import Rollout, Units
 from tests.builders import rollout_of
 from tests.segmentation.samples import (
@@ -44,12 +50,14 @@ SEGMENTERS: dict[str, Callable[[], Segmenter]] = {
     "word": lambda: TokenSegmenter(tokenizer=byte_tokenizer(), merge_subwords=True),
     "sentence": lambda: SentenceSegmenter(tokenizer=byte_tokenizer()),
     "two sentences": lambda: SentenceSegmenter(tokenizer=byte_tokenizer(), max_units=2),
+    "punctuation": lambda: PunctuationSegmenter(tokenizer=byte_tokenizer()),
+    "few marks": lambda: PunctuationSegmenter(tokenizer=byte_tokenizer(), max_units=3, max_coalitions=8),
     "chunks": span_segmenter,
     "right": functools.partial(span_segmenter, right_branching, max_words=1),
     "left": functools.partial(span_segmenter, left_branching, max_words=2, max_units=5, max_coalitions=20),
 }
-LIMITS = {name: (16, 256) for name in ("chunks", "right")}
-LIMITS |= {"sentence": (12, 108), "two sentences": (2, 4), "left": (5, 20)}
+LIMITS = {name: (16, 256) for name in ("chunks", "right", "punctuation")}
+LIMITS |= {"few marks": (3, 8), "sentence": (12, 108), "two sentences": (2, 4), "left": (5, 20)}
 
 RESPONSES = st.lists(
     st.tuples(IDS, st.booleans()).filter(lambda response: response[0] or response[1]), min_size=1, max_size=3
@@ -60,6 +68,11 @@ def texts_of(units: Units, rollout: Rollout, row: int = 0) -> list[str]:
     """The text of each unit, without the spaces around it."""
     ids, index = rollout.response_ids[row], units.unit_index[row]
     return [byte_tokenizer().decode(ids[index == unit].tolist()).strip() for unit in range(int(units.count[row]))]
+
+
+def bytewise(text: str) -> list[int]:
+    """Tokens of one character each, so that no token spans a border."""
+    return [token for character in text for token in encode(character)]
 
 
 def segment(segmenter: Segmenter, text: str) -> tuple[list[str], Units]:
@@ -105,6 +118,27 @@ def test_sentences_are_players_by_hand() -> None:
     pieces, units = segment(SEGMENTERS["sentence"](), "Dr. No left. He won!\n\nDid he? Not yet; 3.5 km and")
     assert pieces == ["Dr. No left.", "He won!", "Did he?", "Not yet; 3.5 km and"]
     assert units.hierarchies[0].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("marked", "tree"),
+    [
+        ("I won,| but he; |she did.| Why?|!| So it", [[0, 1, 2], 3, 4, 5]),
+        ("3.|5 km, |i.|e.| far.|.|.", [0, [1, 2], 3, 4, 5, 6]),
+        (" , |a: b\n", [0, 1]),
+        ("no mark at all. \n", 0),
+        ("!", 0),
+        (" \n", 0),
+    ],
+)
+def test_marks_cut_by_hand(marked: str, tree: Any) -> None:
+    text = marked.replace("|", "")
+    segmenter = SEGMENTERS["punctuation"]()
+    rollout = rollout_of([bytewise(text)], [True])
+    units = segmenter.segment(rollout)
+    check_units(units, rollout)
+    assert texts_of(units, rollout) == [piece.strip() for piece in marked.split("|")]
+    assert units.hierarchies[0].tolist() == hierarchy_of(tree).tolist()
 
 
 FILM = "I love this movie because the acting was really superb. Watch it (now)!"
