@@ -3,7 +3,7 @@
 
 # What runs, lists between commas
 TASKS ?= imdb,tldr,hh
-METHODS ?= sparse,uniform,abc,scar,prefix
+METHODS ?= sparse,uniform,abc,scar,red
 SEEDS ?= 1,2,3,4,5
 SCALE ?= local
 MODEL_SEED ?= 1
@@ -190,12 +190,12 @@ sweep-alpha:  ## the dense share alpha from 0 to 1 (the same as ABLATION=alpha)
 	$(MAKE) --no-print-directory ablation ABLATION=alpha
 # SCAR's three kinds of units and values are no product of settings, so they are sweeps of their own.
 LENGTHS = $(PY) experiments/train.py experiment=lengths $(COMMON) seed=$(SEEDS) $(ON)
-STUDIED = $(filter sparse prefix,$(call names,$(METHODS)))
+STUDIED = $(filter sparse red prefix,$(call names,$(METHODS)))
 reproduce-released: models  ## what makes the paper's numbers: as written, as released by the authors, and controls (docs/released.md)
 	$(TRAIN) experiment=table1 task=$(TASKS) shaping=sparse,abc,scar
 	$(TRAIN) experiment=released task=$(TASKS)
 	$(REPORT) target=released $(REPORTED)
-study: setup  ## prefix difference beside SCAR, over lengths and KL coefficients (docs/methods/prefix.md; hours)
+study: setup  ## RED beside SCAR, over lengths and KL coefficients (docs/methods/red.md; hours)
 	$(call MODELS,imdb) models.policy.max_tokens=96 models.reward.augmentation.max_tokens=96
 	$(if $(STUDIED),$(LENGTHS) shaping=$(call list,$(STUDIED)))
 ifneq ($(SCAR),)

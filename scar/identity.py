@@ -27,6 +27,9 @@ LATER = {
 """Settings that came later, and the value that means what runs did before there was such a setting: at it they have no name, so
 old runs keep theirs."""
 
+RENAMED = {"prefix": "red"}
+"""Credit methods that had another name: that name, and the one of now."""
+
 OLD_NAMES = {
     "ExactEstimator": "exact",
     "OwenEstimator": "owen",
@@ -46,6 +49,16 @@ def old_name(target: str) -> str:
     if class_name not in OLD_NAMES:
         raise ValueError(f"{target} is no class of this code")
     return OLD_NAMES[class_name]
+
+
+def name_now(method: str) -> str:
+    """What a credit method is called now."""
+    return RENAMED.get(method, method)
+
+
+def first_name(method: str) -> str:
+    """What a credit method was called first: so it is named in fingerprints and folders of before, which renaming it leaves."""
+    return {now: first for first, now in RENAMED.items()}.get(method, method)
 
 
 def data_source(task: Mapping[str, Any]) -> str:
@@ -99,7 +112,7 @@ def old_needs(config: Mapping[str, Any]) -> list[str]:
 def credit_settings(config: Mapping[str, Any], name_of: Callable[[str], str], needs: Collection[str]) -> dict[str, Any]:
     """Of the credit method, whatever alpha is: its name and options, and its units and their values where it needs them."""
     shaping = config["shaping"]
-    settings: dict[str, Any] = {"method": {"name": shaping["name"], **_named(shaping["method"])}}
+    settings: dict[str, Any] = {"method": {"name": first_name(shaping["name"]), **_named(shaping["method"])}}
     settings |= dict.fromkeys(("units", "parser", "estimator", "coalitions"))
     if "units" in needs:
         units = _flat(config["segmentation"])

@@ -111,7 +111,7 @@ def test_every_option_composes_and_its_targets_build(group: str, option: str) ->
 def test_the_groups_and_options_that_users_type_are_there() -> None:
     for pair in (
         ("task", "imdb"),
-        *(("shaping", name) for name in ("sparse", "uniform", "abc", "scar", "prefix")),
+        *(("shaping", name) for name in ("sparse", "uniform", "abc", "scar", "red", "prefix")),
         *(("scale", name) for name in ("smoke", "local", "paper")),
         ("segmentation", "token"),
         *(("estimator", name) for name in ("owen", "exact", "partition", "permutation", "sequential", "shap")),
@@ -200,7 +200,14 @@ def test_the_tracker_that_did_nothing_is_null_now() -> None:
     assert composed("tracker=jsonl").tracker == {"_target_": None}
 
 
-@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in MOVED.items() if new != "null"])
+def test_class_that_was_renamed_is_named_as_it_is_called_now() -> None:
+    with pytest.raises(
+        ValueError, match=r"PrefixDifferenceMethod is no longer there; write scar.credit.methods.RedMethod"
+    ):
+        construct(OmegaConf.create({"_target_": "scar.credit.methods.PrefixDifferenceMethod"}))
+
+
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in MOVED.items() if new.islower() and new != "null"])
 def test_class_that_moved_is_named_where_it_is_now(old: str, new: str) -> None:
     importlib.import_module(new)
     with pytest.raises(ValueError, match=rf"_target_: {old}\.Some is no longer there; write {new}\.Some"):

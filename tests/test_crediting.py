@@ -17,7 +17,7 @@ from tests.test_cli import Outcome, assert_one_line_error, files_below, run_in_p
 
 pytestmark = pytest.mark.slow
 
-LABELS = ["sparse", "uniform", "abc", "scar:token", "scar:span", "scar:sentence", "prefix"]
+LABELS = ["sparse", "uniform", "abc", "scar:token", "scar:span", "scar:sentence", "red"]
 
 
 class Scripts:
@@ -108,7 +108,7 @@ def test_a_runs_own_method_is_credited_though_the_list_has_it_not(run: RunRecord
 
 
 def test_samples_of_a_run_use_its_settings_and_tokens(script: Scripts, run: RunRecord) -> None:
-    record = script.record("source=run", f"run={run.path}", "items=3", "methods=[scar,prefix]", scale=None)
+    record = script.record("source=run", f"run={run.path}", "items=3", "methods=[scar,red]", scale=None)
     assert [row["number"] for row in record.rows] == [0, 1, 2]
     for row, sample in zip(record.rows, run.samples, strict=False):
         assert row["response"] == sample["response"]
@@ -121,7 +121,7 @@ def test_samples_of_a_run_use_its_settings_and_tokens(script: Scripts, run: RunR
         assert settings["estimator"]["name"] == estimator  # the run's, where units are the run's
     assert record.manifest["source"]["fingerprint"] == run.manifest["fingerprint"]
     assert record.path.name.startswith("scar-seed1-")
-    alone = script.record("source=run", f"run={run.path}", "sample=2", "methods=[scar,prefix]", scale=None)
+    alone = script.record("source=run", f"run={run.path}", "sample=2", "methods=[scar,red]", scale=None)
     assert alone.rows == record.rows[2:]  # a sample's credit does not depend on the others
 
 

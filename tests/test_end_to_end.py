@@ -30,7 +30,7 @@ METHODS = {
     "sparse": ("shaping=sparse",),
     "uniform": ("shaping=uniform",),
     "abc": ("shaping=abc",),
-    "prefix": ("shaping=prefix",),
+    "red": ("shaping=red",),
     "scar-permutation": ("shaping=scar", "estimator=permutation"),
     "scar-owen": ("shaping=scar", "estimator=owen"),
 }

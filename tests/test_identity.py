@@ -24,6 +24,8 @@ GOLDEN = {
     ("task=tldr", "shaping=scar"): "1622a1f383",
     ("task=tldr", "shaping=sparse", "seed=5"): "e6f8337cb5",
     ("task=hh", "shaping=abc"): "8b1be7eb97",
+    ("task=imdb", "shaping=red"): "97d5c80c4d",
+    ("task=imdb", "shaping=prefix"): "97d5c80c4d",
 }
 """Table 1's runs at scale=local. A change here renames the runs on every user's disk: it must be meant, and the log must
 say which name became which."""
@@ -160,3 +162,28 @@ def test_old_record_of_other_code_is_one_line(old_run: Path) -> None:
     (old_run / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"schema version 1 and lacks what names a run .*GoneEstimator is no class of"):
         _ = RunRecord(old_run).manifest
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_run_of_red_under_its_former_name_is_found_and_not_run_again(tmp_path: Path, version: int) -> None:
+    written = json.loads(OLD.read_text(encoding="utf-8")) | {"method": "prefix"}
+    config = written["config"]
+    config["shaping"] |= {"name": "prefix", "needs": ["reward_model"]}
+    del config["shaping"]["method"]["fill"], config["shaping"]["method"]["empty"]
+    name = "seed1-0123456789"
+    if version == 2:
+        name = "seed1-97d5c80c4d"
+        settings = run_settings(config_of("shaping=red"), class_name, ["reward_model"])
+        assert settings["method"] == {"name": "prefix"}  # so that fingerprints stay
+        written |= {"schema_version": 2, "settings": settings, "fingerprint": fingerprint(settings)}
+    folder = tmp_path / "runs" / "local" / "imdb" / "prefix" / name
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps(written), encoding="utf-8")
+    record = RunRecord(folder)
+    assert (record.manifest["method"], record.manifest["fingerprint"]) == ("red", "97d5c80c4d")
+    assert [found.path for found in find_records(tmp_path, method="red")] == [folder]
+    for method in ("red", "prefix"):
+        cfg = composed(f"paths.runs={tmp_path}/runs", "scale=local", "device=cpu", "tracker=jsonl", f"shaping={method}")
+        assert train_run(cfg) == folder
+        cfg.seed = 2
+        assert run_folder(cfg, run_identity(cfg, CPU)).parent == tmp_path / "runs" / "local" / "imdb" / "red"

@@ -93,6 +93,20 @@ def test_the_order_is_drawn_item_by_item_and_wins_are_the_methods_in_both_places
     assert KEY not in "".join(file.read_text() for file in tmp_path.rglob("*.json*"))
 
 
+def test_a_judging_of_red_under_its_former_name_is_not_paid_for_again(tmp_path: Path) -> None:
+    for method in ("scar", "prefix"):
+        write_run(tmp_path / "runs", method, 1, items=2)
+    with serve(completion("A")) as server:
+        url = f"judge.base_url={server.url}"
+        (folder,) = judge_runs(
+            config_of(tmp_path, url, "judging.baselines=[prefix]", "judging.pay=true"), select_cells, no_bar
+        )
+        assert folder.parent.name == "scar-vs-prefix"  # as it was called then
+        assert judge_runs(config_of(tmp_path, url, "judging.baselines=[red]"), select_cells, no_bar) == [folder]
+    (record,) = find_judgements(tmp_path / "judgements")
+    assert record.manifest["baseline"] == "red"
+
+
 def test_an_interrupted_judging_goes_on_and_pays_for_the_rest_only(tmp_path: Path) -> None:
     for method in ("scar", "sparse"):
         write_run(tmp_path / "runs", method, 1, items=6)

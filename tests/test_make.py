@@ -39,7 +39,7 @@ TARGETS: dict[str, list[str]] = {
     "ablation ABLATION=value_net": ["task=tldr", "shaping=scar,abc", "seed=7,8", "scale=smoke"],
     "sweep-alpha": ["task=tldr", "shaping=scar,abc", "seed=7,8", "scale=smoke"],
     "reproduce-released": ["task=tldr", "!its variants are those of", "seed=7,8", "scale=smoke"],
-    "study": ["!the study is of imdb", "!the study is of sparse prefix and scar", "seed=7,8", "scale=smoke"],
+    "study": ["!the study is of imdb", "!the study is of sparse red and scar", "seed=7,8", "scale=smoke"],
     "setup": ["!packages are the same", "!packages are the same", "!packages are the same", "install.sh"],
     "pretrained": ["!packages are the same", "!packages are the same", "!packages are the same", "install.sh"],
     "check": ["task=tldr", "shaping=scar,abc", "seed=7,8", "scale=smoke"],

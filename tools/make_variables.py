@@ -29,7 +29,7 @@ LIMITS = {
     "reproduce-released": {"METHODS": "its variants are those of conf/experiment/released.yaml"},
     "study": {
         "TASKS=imdb": "the study is of imdb",
-        "METHODS=sparse,prefix,scar": "the study is of sparse prefix and scar",
+        "METHODS=sparse,red,prefix,scar": "the study is of sparse red and scar",
     },
     "ablation:fill ablation:empty ablation:segmentation": {"METHODS=scar": "{kind} is a setting of scar"},
     "ablation:alpha sweep-alpha": {"METHODS=abc,scar": "alpha is a setting of abc and scar"},

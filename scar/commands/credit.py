@@ -19,7 +19,7 @@ from scar.commands.targets import plain
 from scar.commands.train import class_name
 from scar.config import EvaluationConfig, fingerprint, require
 from scar.credit.methods import readable_units
-from scar.identity import credit_settings, model_settings, task_settings
+from scar.identity import credit_settings, first_name, model_settings, name_now, task_settings
 from scar.interfaces import CreditMethod, Segmenter
 from scar.ppo.evaluation import rollout_of_samples
 from scar.ppo.rollout import ResponseScoring, Sampler
@@ -114,7 +114,7 @@ def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> di
         overrides = _overrides_of_run(overrides, run)
     typed = {_key(override).split(".")[0] for override in overrides}
     others = [override for override in overrides if not _key(override).startswith("shaping")]
-    methods = list(cfg.methods)
+    methods = list(dict.fromkeys(map(name_now, cfg.methods)))
     if run is not None and "methods" not in typed and run.manifest["method"] not in methods:
         methods.append(run.manifest["method"])  # a run's own method is never left out
     configs = {}
@@ -136,7 +136,7 @@ def _compose(overrides: list[str], run: RunRecord | None, typed: set[str]) -> Di
     if run is None:
         return cfg
     settings, keys = run.manifest["settings"], []
-    if settings["method"]["name"] == cfg.shaping.name:
+    if run.manifest["method"] == cfg.shaping.name:
         keys.append("method")
         if settings["units"] and settings["units"]["name"] == class_name(cfg.segmentation._target_):
             keys += ["units", *(key for key in ("parser", "estimator", "coalitions") if settings[key])]
@@ -191,7 +191,8 @@ def _identity(
         **task_settings(plain(base.task)),
         "models": model_settings(plain(base.models)),
         "methods": {
-            label: credit_settings(plain(config), class_name, credit_needs(config)) for label, config in configs.items()
+            first_name(label): credit_settings(plain(config), class_name, credit_needs(config))
+            for label, config in configs.items()
         },
     }
 
@@ -199,7 +200,8 @@ def _identity(
 def _describe_source(cfg: DictConfig, base: DictConfig, run: RunRecord | None) -> dict[str, Any]:
     if run is not None:
         names = ("method", "seed", "fingerprint")
-        return {"kind": "run", "sample": cfg.sample, "items": cfg["items"]} | {key: run.manifest[key] for key in names}
+        described = {key: run.manifest[key] for key in names} | {"method": first_name(run.manifest["method"])}
+        return {"kind": "run", "sample": cfg.sample, "items": cfg["items"]} | described
     if cfg.source == "text":
         return {"kind": "text", "prompt": cfg.prompt, "response": cfg.response}
     return {

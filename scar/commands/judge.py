@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from scar.commands.build import (
 from scar.commands.settings import Target, Text
 from scar.commands.targets import build_settings, construct, plain
 from scar.config import fingerprint, require
-from scar.identity import judge_settings
+from scar.identity import first_name, judge_settings, name_now
 from scar.judging.judge import AnswerCache
 from scar.judging.pairs import Answer, Judge, Pair
 from scar.models import loading
@@ -142,6 +142,7 @@ def judge_runs(
     Raises ValueError before anything is spent: no such runs, no key, or a cost that was not agreed to.
     """
     config = build_settings(JudgingConfig, cfg.judging)
+    config = replace(config, method=name_now(config.method), baselines=list(map(name_now, config.baselines)))
     matches = _matches(cfg, config, select)
     judge, extra = build_judge(cfg)
     folders = {_folder(cfg, config, match, extra): match for match in matches}
@@ -252,7 +253,7 @@ def _folder(cfg: DictConfig, config: JudgingConfig, match: Match, extra: dict[st
     identity = {key: manifest[key] for key in ("settings", "items", "order_seed", "both_orders")}
     identity |= {"runs": runs, "gold": {key: gold[key] for key in ("fingerprint", "name") if key in gold}}
     folder = Path(cfg.paths.judgements) / manifest["scale"] / manifest["task"] / manifest["judge"]
-    folder /= f"{manifest['method']}-vs-{manifest['baseline']}"
+    folder /= f"{first_name(manifest['method'])}-vs-{first_name(manifest['baseline'])}"
     return folder / f"seed{manifest['seed']}-{fingerprint(identity)}"
 
 

@@ -27,6 +27,7 @@ MOVED = {
     "scar.recipes.comparisons": "scar.supervised.comparisons",
     "scar.recipes.sentiment": "scar.supervised.sentiment",
     "scar.recipes.summaries": "scar.supervised.preference",
+    "scar.credit.methods.PrefixDifferenceMethod": "scar.credit.methods.RedMethod",
     "scar.tracking.trackers.NoTracker": "null",
 }
 """Where the classes are now that a `_target_` in a user's own YAML may name: modules, and single classes."""

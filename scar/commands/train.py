@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from scar.commands.build import Run, build_engine, check_settings, credit_needs, setup_process
 from scar.commands.targets import construct, located, plain
 from scar.config import PPOConfig, fingerprint
-from scar.identity import run_settings
+from scar.identity import first_name, run_settings
 from scar.interfaces import Engine
 from scar.supervised.store import RECIPE
 from scar.tracking.checkpoint import FOLDER as CHECKPOINTS
@@ -59,11 +59,12 @@ def run_folder(cfg: DictConfig, identity: dict[str, Any]) -> Path:
     names = {"scale": cfg.scale, "task": cfg.task.name, "method": cfg.shaping.name, "seed": cfg.seed}
     root, run_fingerprint = Path(cfg.paths.runs), fingerprint(identity)
     folder = record_folder(root, names | {"fingerprint": run_fingerprint})
-    if folder.exists():
-        return folder
-    return next(
-        (record.path for record in old_records(folder) if record.manifest["fingerprint"] == run_fingerprint), folder
-    )
+    before = record_folder(root, names | {"fingerprint": run_fingerprint, "method": first_name(cfg.shaping.name)})
+    for place in (folder, before):
+        if place.exists():
+            return place
+    old = (record for place in dict.fromkeys((folder, before)) for record in old_records(place))
+    return next((record.path for record in old if record.manifest["fingerprint"] == run_fingerprint), folder)
 
 
 def experiment_name() -> str | None:

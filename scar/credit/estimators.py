@@ -152,7 +152,7 @@ class PermutationEstimator(PlanEstimator):
 
 @dataclass(frozen=True)
 class SequentialEstimator(PlanEstimator):
-    """What each unit adds to those before it in the game; with `fill: space`, what a prefix difference would be if the reward
+    """What each unit adds to those before it in the game; with `fill: space`, what RED's difference would be if the reward
     model always read at the same place. Half the cost of a pair of permutations; not in the paper."""
 
     name: ClassVar[str] = "sequential"

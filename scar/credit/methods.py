@@ -2,9 +2,8 @@
 what SCAR leaves out on request (docs/decisions.md#empty-coalition, docs/decisions.md#one-unit).
 
 Sparse, uniform, ABC and SCAR are the paper's (docs/decisions.md#alpha-of-other-methods, docs/decisions.md#last-token,
-docs/decisions.md#attention-credit); prefix difference is ours, a cheap baseline for causal
-reward models. EOS carries no dense credit but in uniform (an equal share, as in ABC's code) and, where the reward model
-reads it, in prefix.
+docs/decisions.md#attention-credit); RED (Li et al. 2024, arXiv 2411.08302) is a cheap baseline for causal reward models.
+EOS carries no dense credit but in uniform (an equal share, as in ABC's code) and, where the reward model reads it, in RED.
 """
 
 from __future__ import annotations
@@ -122,14 +121,15 @@ class AttentionMethod:
         )
 
 
-class PrefixDifferenceMethod:
-    """Not in the paper: each token gets r(x, y_1..t) - r(x, y_1..t-1), read off one forward pass of a causal model.
+class RedMethod:
+    """RED (Li et al. 2024, arXiv 2411.08302), which is not in the paper: each token gets r(x, y_1..t) - r(x, y_1..t-1), read off
+    one forward pass of a causal reward model.
 
     The first token's difference is taken to 0, so r(x) itself lands there (v(empty) = 0) and rows telescope to the
     score. A final EOS that the reward model reads belongs to the last difference and is credited where it is read.
     """
 
-    name = "prefix"
+    name = "red"
 
     def __init__(self, *, reward_model: RewardModel) -> None:
         self._reward_model = reward_model

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scar.identity import name_now
 from scar.report.claims import (
     Verdict,
     critic_verdicts,
@@ -286,9 +287,11 @@ def read_request(settings: Mapping[str, Any]) -> Request:
         raise ValueError(
             "record=FOLDER is for target=credit, and item=NUMBER for a record: report.py target=credit record=FOLDER item=0"
         )
+    methods = None if settings["methods"] is None else list(dict.fromkeys(map(name_now, settings["methods"])))
     folders: dict[str, Any] = {folder: Path(settings[folder]) for folder in FOLDERS}
     sources = Sources(
-        **{name: settings[name] for name in ("scale", "tasks", "methods", "seeds", "model_seed", "judge")},
+        **{name: settings[name] for name in ("scale", "tasks", "seeds", "model_seed", "judge")},
+        methods=methods,
         settings={key: settings[key] for key in FLAGS},
         **folders,
     )

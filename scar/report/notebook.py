@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from scar.identity import name_now
 from scar.report.selection import FOLDERS, Sources
 from scar.report.style import png_bytes
 
@@ -20,7 +21,7 @@ def sources(root: str | Path = "..", **chosen: Any) -> Sources:
     defaults: dict[str, Any] = {"scale": os.environ.get("SCAR_SCALE", "local")}
     for name, kind in (("tasks", str), ("methods", str), ("seeds", int)):
         if text := os.environ.get(f"SCAR_{name.upper()}"):
-            defaults[name] = [kind(word) for word in text.split(",")]
+            defaults[name] = [name_now(word) if name == "methods" else kind(word) for word in text.split(",")]
     fields = Sources.__dataclass_fields__
     folders: dict[str, Any] = {name: root / str(fields[name].default) for name in ("records", *FOLDERS)}
     return Sources(**(folders | defaults | chosen))

@@ -33,7 +33,7 @@ METHODS = {
     "uniform": Look("Uniform", "#E69F00", marker="v", fixed_alpha=True),
     "abc": Look("ABC", "#0072B2", marker="^"),
     "scar": Look("SCAR", "#D55E00", marker="s"),
-    "prefix": Look("Prefix (not in the paper)", "#CC79A7", (0, (4.0, 2.0)), "D"),
+    "red": Look("RED (not in the paper)", "#CC79A7", (0, (4.0, 2.0)), "D"),
 }
 """The look of each method, in the order of tables; a method without a line here gets a default (`look_of`).
 The colours are Okabe and Ito's, told apart with any colour vision."""

@@ -32,7 +32,7 @@ from scar.report.writing import csv_text, markdown_table, show_difference, show_
 from scar.tracking.records import RunRecord
 
 LENGTH = "generation.max_new_tokens"
-BASE = "prefix"
+BASE = "red"
 PAIRED_NUMBERS = ("final_reward", "curve_area", "final_kl", "distinct_bigrams")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from scar.identity import credit_settings, old_name, old_needs
+from scar.identity import credit_settings, name_now, old_name, old_needs
 from scar.tracking.records import Record, RecordWriter, partial_folder, read_jsonl
 
 CREDIT_VERSION = 2
@@ -30,18 +30,21 @@ class CreditRecord(Record):
     UNREADABLE = "give the folder of a credit record, as experiments/credit.py makes them"
 
     def upgraded(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Version 1 as version 2 has it: settings by name, read off the configs that it holds."""
-        if manifest["credit_version"] != 1:
-            return manifest
-        methods = {
-            label: credit_settings(config, old_name, old_needs(config)) for label, config in manifest["methods"].items()
-        }
-        return manifest | {"credit_version": CREDIT_VERSION, "methods": methods}
+        """Version 1 as version 2 has it: settings by name, read off the configs that it holds. Methods have their names of now."""
+        methods = manifest["methods"]
+        if manifest["credit_version"] == 1:
+            methods = {label: credit_settings(config, old_name, old_needs(config)) for label, config in methods.items()}
+            manifest |= {"credit_version": CREDIT_VERSION}
+        return manifest | {"methods": _with_names_of_now(methods)}
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """One row per response."""
-        return read_jsonl(self.path / ROWS)
+        return [row | {"methods": _with_names_of_now(row["methods"])} for row in read_jsonl(self.path / ROWS)]
+
+
+def _with_names_of_now(methods: dict[str, Any]) -> dict[str, Any]:
+    return {name_now(label): value for label, value in methods.items()}
 
 
 find_credit = CreditRecord.find

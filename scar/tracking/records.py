@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from scar.config import fingerprint
 from scar.files import PARTIAL_SUFFIX, atomic_file, finish_folder
-from scar.identity import old_name, old_needs, run_settings
+from scar.identity import name_now, old_name, old_needs, run_settings
 
 SCHEMA_VERSION = 2
 """2: a run is named by `settings` (scar/identity.py). Version 1, named by its whole config, is read too."""
@@ -104,6 +104,7 @@ class Record:
             advice = self.UNREADABLE or "move that folder away"
             raise ValueError(f"{file} is not that of a {self.KIND} of this code; {advice}")
         manifest = self.upgraded(manifest)
+        manifest |= {key: name_now(manifest[key]) for key in ("method", "baseline") if key in manifest}
         if manifest[self.VERSION_KEY] != self.VERSION:
             raise ValueError(
                 f"{file} has {self.VERSION_KEY.replace('_', ' ')} {manifest[self.VERSION_KEY]}, this code reads {self.VERSION}; "

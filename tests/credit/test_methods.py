@@ -12,7 +12,7 @@ import torch
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
 from scar.credit.methods import (
     AttentionMethod,
-    PrefixDifferenceMethod,
+    RedMethod,
     ScarMethod,
     SparseMethod,
     UniformMethod,
@@ -58,7 +58,7 @@ def all_methods(model: FakeRewardModel) -> dict[str, CreditMethod]:
         "sparse": SparseMethod(),
         "uniform": UniformMethod(),
         "abc": AttentionMethod(reward_model=model),
-        "prefix": PrefixDifferenceMethod(reward_model=model),
+        "red": RedMethod(reward_model=model),
     }
     dense = {
         f"scar {estimator} {fill} {empty}": scar(model, estimator=estimator, fill=fill, empty=empty)
@@ -208,29 +208,33 @@ def test_abc_and_prefix_ask_for_the_tokens_that_the_score_read(reads_eos: bool) 
     rollout = mixed_rollout()
     scores = model.score_rollout(rollout, reads_eos=reads_eos)
     assign(AttentionMethod(reward_model=model), rollout, scores)
-    assign(PrefixDifferenceMethod(reward_model=model), rollout, scores)
+    assign(RedMethod(reward_model=model), rollout, scores)
     for mask in model.read_masks:
         assert torch.equal(mask, scores.inputs.sequence_mask())
     assert len(model.read_masks) == 2
 
 
-# Prefix difference.
+# RED.
 
 
-def test_prefix_by_hand() -> None:
+def test_red_by_hand() -> None:
     # Scores of the prefixes: prompt alone 2; then 10 adds 1, 11 adds -4, 12 adds .5: 3, -1, -.5.
     # The first token carries r(x) + 1 = 3, then -4 and .5; the sum is the score -.5.
     model = FakeRewardModel(lexicon({10: 1.0, 11: -4.0, 12: 0.5}, offset=2.0))
     rollout = make_rollout([4], finished=[True])
-    credit = assign(PrefixDifferenceMethod(reward_model=model), rollout, model.score_rollout(rollout))
+    credit = assign(RedMethod(reward_model=model), rollout, model.score_rollout(rollout))
     torch.testing.assert_close(credit.per_token, torch.tensor([[3.0, -4.0, 0.5, 0.0]]))
     assert credit.reward_queries.tolist() == [1]
+    # RED's convex mix: a quarter of the differences, and three quarters of -.5 on the last token.
+    scores = model.score_rollout(rollout)
+    mixed = shape_rewards(rollout, scores, credit, kl_coef=0.0, alpha=0.25).total
+    torch.testing.assert_close(mixed, torch.tensor([[0.75, -1.0, 0.125, -0.375]]))
 
 
-def test_prefix_of_a_response_of_which_nothing_is_read() -> None:
+def test_red_of_a_response_of_which_nothing_is_read() -> None:
     model = FakeRewardModel(lexicon({}, offset=2.0))
     rollout = make_rollout([1, 3], finished=[True, False])
-    credit = assign(PrefixDifferenceMethod(reward_model=model), rollout, model.score_rollout(rollout))
+    credit = assign(RedMethod(reward_model=model), rollout, model.score_rollout(rollout))
     torch.testing.assert_close(credit.per_token, torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
 
 
@@ -472,7 +476,7 @@ def test_scar_credit_of_joined_units_lands_on_the_last_of_them() -> None:
         (SparseMethod, ()),
         (UniformMethod, ()),
         (AttentionMethod, ("reward_model",)),
-        (PrefixDifferenceMethod, ("reward_model",)),
+        (RedMethod, ("reward_model",)),
         (ScarMethod, ("scorer", "estimator", "texts", "units")),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 
 from scar.config import ScoringConfig
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator
-from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, SparseMethod, UniformMethod, needs
+from scar.credit.methods import AttentionMethod, RedMethod, ScarMethod, SparseMethod, UniformMethod, needs
 from scar.credit.rewards import shape_rewards
 from scar.credit.shap_oracle import ShapEstimator
 from scar.interfaces import CreditMethod
@@ -34,7 +34,7 @@ METHODS = [
     "sparse",
     "uniform",
     "abc",
-    "prefix",
+    "red",
     "scar exact uniform",
     "scar owen terminal",
     "scar permutation uniform",
@@ -53,7 +53,7 @@ def method_of(name: str, model: FakeRewardModel) -> CreditMethod:
         "sparse": SparseMethod(),
         "uniform": UniformMethod(),
         "abc": AttentionMethod(reward_model=model),
-        "prefix": PrefixDifferenceMethod(reward_model=model),
+        "red": RedMethod(reward_model=model),
     }
     if name in plain:
         return plain[name]

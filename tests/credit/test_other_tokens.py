@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scar.config import ScoringConfig
 from scar.credit.estimators import ExactEstimator
-from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, ScarMethod, needs
+from scar.credit.methods import AttentionMethod, RedMethod, ScarMethod, needs
 from scar.interfaces import CreditMethod, Segmenter
 from scar.models.loading import space_token
 from scar.models.reading import RewardReader
@@ -201,7 +201,7 @@ def test_prefix_differences_land_where_the_text_read_is_complete_by_hand(reads_e
     worth = {7: 2.0, A: 1.0, BCD: -4.0, CLOSE: 0.25}
     model = FakeRewardModel(lambda ids: sum(worth[token] for token in ids))
     last = 0.25 if reads_eos else 0.0
-    credit = credit_of(PrefixDifferenceMethod(reward_model=model), rollout, hand_scores(inputs, -1.0 + last))
+    credit = credit_of(RedMethod(reward_model=model), rollout, hand_scores(inputs, -1.0 + last))
     torch.testing.assert_close(credit, torch.tensor([[3.0, 0.0, -4.0, last]]))
 
 
@@ -263,5 +263,5 @@ def test_prefix_differences_are_summed_where_each_tokens_last_solid_character_is
         before = worth
     if not ids:
         expected[rollout.last_step[0]] = uneven(prompt)
-    credit = credit_of(PrefixDifferenceMethod(reward_model=model), rollout, scores)[0]
+    credit = credit_of(RedMethod(reward_model=model), rollout, scores)[0]
     torch.testing.assert_close(credit, expected, atol=1e-5, rtol=1e-5)

@@ -40,7 +40,7 @@ CASES = {
         "memory.gradient_checkpointing=true",
     ),
     "offload-3": (
-        "shaping=prefix",
+        "shaping=red",
         "engine.zero_stage=3",
         "engine.offload_optimizer=true",
         "engine.offload_parameters=true",

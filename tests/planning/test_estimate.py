@@ -93,7 +93,7 @@ def test_evaluation_counts_for_memory_only(planner: Planner) -> None:
     [
         ({}, 0),
         ({"method": "abc", "needs": ("reward_model",)}, 1),
-        ({"method": "prefix", "needs": ("reward_model",)}, 1),
+        ({"method": "red", "needs": ("reward_model",)}, 1),
     ],
 )
 def test_credit_of_other_methods_is_at_most_one_reading(

@@ -11,7 +11,7 @@ from scar.tracking.credit_records import CREDIT_VERSION, CreditRecord
 
 SETTINGS: dict[str, dict[str, Any]] = {
     name: {"method": {"name": name}, "units": None, "parser": None, "estimator": None, "coalitions": None}
-    for name in ("sparse", "uniform", "abc", "prefix")
+    for name in ("sparse", "uniform", "abc", "red")
 }
 """In the form of scar/identity.py."""
 

@@ -88,6 +88,12 @@ def test_numbers_have_signs_but_for_zero(value, shown):
     assert number(value) == shown
 
 
+def test_rows_of_red_under_its_former_name_are_reds(tmp_path):
+    row = row_of(PIECES, {"sparse": plain([0, 0, 0, 0, 0, 0, 2.0]), "prefix": plain([2.0, 0, 0, 0, 0, 0, 0])})
+    record = load_credit(write_record(tmp_path / "r", [row]).path)
+    assert list(record.manifest["methods"]) == list(record.rows[0]["methods"]) == ["sparse", "red"]
+
+
 def test_a_record_without_all_its_rows_is_refused(tmp_path):
     write_record(tmp_path / "r", [example_row()], responses=2)
     with pytest.raises(ValueError, match="holds 1 of 2 responses"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from scar.report.items import report, verdicts
+from scar.report.items import read_request, report, verdicts
 from scar.report.selection import Sources
 
 FIGURES = ("figure2", "figure3", "figure4", "figure5", "released")
@@ -34,7 +36,7 @@ def whole(make_run):
     for seed in (1, 2):
         for task in ("imdb", "tldr", "hh"):
             units = {"imdb": "token", "tldr": "span", "hh": "sentence"}[task]
-            for method in ("sparse", "uniform", "abc", "prefix"):
+            for method in ("sparse", "uniform", "abc", "red"):
                 make_run(method, seed, task=task)
             make_run("scar", seed, task=task, segmentation=units, final=1.995 + 0.01 * seed)
         make_run("scar", seed, task="tldr", folder=f"../units/{seed}", segmentation="token")
@@ -99,3 +101,9 @@ def test_claims_of_runs_that_may_not_be_compared_cannot_be_said(sources, make_ru
     assert found["Table 1"].verdict == "cannot be said"
     assert "unfair comparison" in found["Table 1"].evidence
     assert found["Figure 4"].verdict == "not run"
+
+
+def test_the_former_name_of_red_asks_for_red():
+    settings = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[2] / "conf" / "tools" / "report.yaml"))
+    request = read_request(settings | {"methods": ["sparse", "prefix", "red"]})
+    assert request.sources.methods == ["sparse", "red"]

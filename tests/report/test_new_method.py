@@ -56,9 +56,7 @@ def test_it_is_in_every_figure_of_methods(sources):
 
 
 def test_it_is_in_sweeps(make_run):
-    runs = [
-        make_run(m, 1, folder=f"{m}{kl}", config={"ppo.kl_coef": kl}) for m in ("prefix", "mine") for kl in (0.1, 0.2)
-    ]
+    runs = [make_run(m, 1, folder=f"{m}{kl}", config={"ppo.kl_coef": kl}) for m in ("red", "mine") for kl in (0.1, 0.2)]
     assert "| imdb | mine | 0.1 |" in sweep_markdown(runs)
     assert "| mine |" in paired_markdown(runs)
     assert "mine" in legend(frontier_figure(runs))

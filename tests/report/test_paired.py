@@ -13,12 +13,12 @@ Make = Callable[..., RunRecord]
 
 
 def sweep(make_run: Make) -> list[RunRecord]:
-    """Prefix and SCAR at two KL coefficients and three seeds. SCAR less prefix is 1, 2 and 3 at KL 0.1 and 3 more at 0.2."""
+    """RED and SCAR at two KL coefficients and three seeds. SCAR less RED is 1, 2 and 3 at KL 0.1 and 3 more at 0.2."""
     records = []
     for kl in (0.1, 0.2):
         for seed in (1, 2, 3):
             above = seed + (3 if kl == 0.2 else 0)
-            for method, final in (("prefix", 10.0 * seed), ("scar", 10.0 * seed + above)):
+            for method, final in (("red", 10.0 * seed), ("scar", 10.0 * seed + above)):
                 folder = f"{method}{kl}{seed}"
                 records.append(make_run(method, seed, folder=folder, final=final, config={"ppo.kl_coef": kl}))
     return records
@@ -39,7 +39,7 @@ def test_kinds_of_credit_and_lengths_have_rows_of_their_own(make_run: Make) -> N
     records = []
     for length in (16, 32):
         config = {"generation.max_new_tokens": length}
-        records.append(make_run("prefix", folder=f"prefix{length}", final=1.0, config=config))
+        records.append(make_run("red", folder=f"red{length}", final=1.0, config=config))
         for units in ("span", "token"):
             final = 2.0 if units == "span" else 0.5
             run = make_run(folder=f"{units}{length}", final=final, segmentation=units, config=config)
@@ -49,6 +49,6 @@ def test_kinds_of_credit_and_lengths_have_rows_of_their_own(make_run: Make) -> N
 
 
 def test_runs_without_a_partner_are_left_out_and_one_seed_has_no_interval(make_run: Make) -> None:
-    records = [make_run("prefix", 1, final=1.0), make_run("scar", 1, final=3.0), make_run("scar", 2, final=99.0)]
+    records = [make_run("red", 1, final=1.0), make_run("scar", 1, final=3.0), make_run("scar", 2, final=99.0)]
     (row,) = paired_rows(records)
     assert (row["seeds"], row["final_reward"], row["final_reward_interval"]) == (1, 2.0, None)

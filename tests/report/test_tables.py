@@ -52,9 +52,10 @@ def test_incomplete_and_empty_cells_show_their_n_and_are_listed(make_run):
     assert cells_of(markdown, "Uniform")[0][2] == "n=0/3"
 
 
-def test_columns_are_the_papers_and_prefix_says_that_it_is_not(make_run):
-    header = cells_of(markdown_of([make_run("scar"), make_run("prefix")]), "final test reward")[0]
-    assert header[1:] == ["SFT policy", "Sparse RLHF", "Uniform", "ABC", "SCAR", "Prefix (not in the paper)"]
+@pytest.mark.parametrize("name", ["red", "prefix"])  # "prefix" in records of before
+def test_columns_are_the_papers_and_red_says_that_it_is_not(make_run, name):
+    header = cells_of(markdown_of([make_run("scar"), make_run(name)]), "final test reward")[0]
+    assert header[1:] == ["SFT policy", "Sparse RLHF", "Uniform", "ABC", "SCAR", "RED (not in the paper)"]
 
 
 def test_paper_results_are_those_of_table_1():

@@ -14,7 +14,7 @@ import numpy as np
 
 from scar.credit.estimators import Estimator, ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.credit.game import BatchGame, TextGame
-from scar.credit.methods import AttentionMethod, PrefixDifferenceMethod, UniformMethod
+from scar.credit.methods import AttentionMethod, RedMethod, UniformMethod
 from scar.interfaces import CoalitionScorer, CreditMethod, RewardModel
 from scar.seeding import numpy_generator
 from scar.types import CoalitionRows, Rollout, Scores, Units, UnitValues
@@ -72,7 +72,7 @@ def _assigned(method: CreditMethod, texts: Texts) -> Split:
 
 def prefix_as_trained(texts: Texts) -> Split:
     """Prefix differences as PPO gets them: r(x) on the first token."""
-    return _assigned(PrefixDifferenceMethod(reward_model=texts.reward_model), texts)
+    return _assigned(RedMethod(reward_model=texts.reward_model), texts)
 
 
 def prefix(texts: Texts) -> Split:
