@@ -60,7 +60,7 @@ _MARKS = "\u0300-\u036f\u200c\u200d\ufe00-\ufe0f"  # combining accents, joiners,
 _WORD = re.compile(
     rf"""
     https?://[^\s<>"]*[^\s<>".,;:!?)\]}}{APOSTROPHES}]              # a web address without what closes the sentence
-  | (?:[^\W\d_]\.){{2,}}(?!\w)                                      # U.S.  e.g.
+  | (?<!\b[^\W\d_]\.)(?:[^\W\d_]\.){{2,}}(?!\w)                    # U.S.  e.g.; tried once a run of letters and points
   | (?i:{_ABBREVIATION})\.(?!\w)
   | [A-Z]\.(?=\s+[A-Z])                                             # J. Smith
   | [{APOSTROPHES}](?i:s|m|re|ve|ll|d)(?!\w)                        # 's on its own
@@ -94,7 +94,7 @@ def _split(text: str, start: int, end: int) -> list[tuple[int, int]]:
     if text[start:end].lower() in _JOINED:
         return [(start, start + 3), (start + 3, end)]
     parts: list[tuple[int, int]] = []
-    while (match := _CONTRACTION.search(text, start, end)) and match.start() > start:
+    while match := _CONTRACTION.search(text, max(start + 1, end - 3), end):
         parts.append((match.start(), end))
         end = match.start()
     return [(start, end), *reversed(parts)]
@@ -112,15 +112,26 @@ OPENERS = word_set(
 )
 """Words that, with a capital, show that an abbreviation before them closed its sentence."""
 
-_OPEN_QUOTES = "\"'\u2018\u201c\u00ab([{\u300c\u300e"
-_CLOSED_QUOTES = r"\"'\u2019\u201d\u00bb)\]}*_"  # with the marks of bold and italic text
+LABELLED = word_set(
+    "size sizes plan option vitamin hepatitis grade class type category group team section part point step phase level line "
+    "appendix exhibit figure table column row model series generation letter"
+)
+"""Words behind which one capital is a label, which may close a sentence, and no initial of a name."""
+
+_OPEN_QUOTES = "\"'\u2018\u201a\u201c\u201e\u2039\u203a\u00ab\u00bb([{\u300c\u300e"
+# German quotes close with those that open English ones; with the marks of bold and italic text.
+_CLOSED_QUOTES = r"\"'\u2018\u2019\u201c\u201d\u2039\u203a\u00ab\u00bb)\]}*_"
 _BREAKS = r"\r\n\v\f\x85\u2028\u2029"
 _LINE = re.compile(rf"[^{_BREAKS}]*(?:[{_BREAKS}]\s*|\Z)")
 # The second half: Chinese and Japanese marks, which no space follows.
-_END = re.compile(rf"([.?!\u2026]+)[{_CLOSED_QUOTES}]*\s+|[\u3002\uff01\uff1f]+[\u2019\u201d\u300d\u300f\uff09]*\s*")
+_MARK = r"[.?!\u2026]"
+_END = re.compile(
+    rf"(?<!{_MARK})({_MARK}+)[{_CLOSED_QUOTES}]*\s+|[\u3002\uff01\uff1f]+[\u2019\u201d\u300d\u300f\uff09]*\s*"
+)
 _OPENER = re.compile(rf"([^\W\d_]+)(?![^\s,{APOSTROPHES}])")  # a word, not an initial
-_NUMBERING = re.compile(r"(?:\A|:)\s*[(\[]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")  # "1" of "1. item"
+_NUMBERING = re.compile(r"(?:\A|:)[(\[]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")  # "1" of "1. item"
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]\Z")
+_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def sentence_offsets(text: str) -> list[tuple[int, int]]:
@@ -128,39 +139,62 @@ def sentence_offsets(text: str) -> list[tuple[int, int]]:
 
     A sentence ends behind `. ? !` and closing quotes or brackets, if white space and a capital, a digit or an opening
     quote or bracket follow, and at every line end. No sentence ends in an abbreviation, a decimal or the number of a list
-    item. An unfinished end is a sentence. No sentence is white space, unless the whole text is; an empty text has none.
+    item. In a text without capitalised words a small letter does for the capital, but not behind an ellipsis. An
+    unfinished end is a sentence. No sentence is white space, unless the whole text is; an empty text has none. The work
+    is linear in the length of the text.
     """
-    starts = [line.start() + start for line in _LINE.finditer(text) for start in _starts(line.group())]
+    small = not any(word[0].isupper() and word[1:2].islower() for word in _LETTERS.findall(text))
+    starts = [line.start() + start for line in _LINE.finditer(text) for start in _starts(line.group(), small)]
     filled = [start for start, end in zip(starts, [*starts[1:], len(text)], strict=True) if text[start:end].strip()]
     kept = [0, *filled[1:]] if text else []
     return list(zip(kept, [*kept[1:], len(text)], strict=False))
 
 
-def _starts(line: str) -> list[int]:
-    """The first characters of the sentences of one line."""
+def _starts(line: str, small: bool) -> list[int]:
+    """The first characters of the sentences of one line; `small`: a small letter may open one."""
     starts = [0]
     for end in _END.finditer(line):
-        rest = line[end.end() :]
-        inside = end.group(1) == "." and _goes_on(line[starts[-1] : end.start()], rest.lstrip(_OPEN_QUOTES))
-        if _opens(rest[:1]) and not inside:
+        mark, stop = end.group(1), end.start()
+        while stop > starts[-1] and line[stop - 1].isspace():
+            stop -= 1  # "mr . smith"
+        inside = mark == "." and _goes_on(line, starts[-1], stop, end.end())
+        pause = (
+            mark is None or (mark != "." and not set(mark) <= {"?", "!"}) or line[stop - 1 : stop] == "."
+        )  # "well... i"
+        if _opens(line[end.end() : end.end() + 1], small and not pause) and not inside:
             starts.append(end.end())
     return starts
 
 
-def _opens(character: str) -> bool:
+def _opens(character: str, small: bool) -> bool:
     """Whether a sentence may start so: capital, letter without case, digit, opening quote or bracket."""
-    letter = character.isalpha() and not character.islower()
+    letter = character.isalpha() and (small or not character.islower())
     return letter or character.isdigit() or (character != "" and character in _OPEN_QUOTES + "\u00bf\u00a1")
 
 
-def _goes_on(before: str, behind: str) -> bool:
-    """Whether the point between these belongs to an abbreviation or to the number of a list item."""
-    name = re.split(r"\s", before)[-1].lstrip(_OPEN_QUOTES).lower()
-    if _NUMBERING.search(before) or name in TITLES:
+def _goes_on(line: str, first: int, stop: int, behind: int) -> bool:
+    """Whether the point behind `stop` belongs to an abbreviation or to the number of a list item; the sentence begins at
+    `first`, and the text goes on at `behind`."""
+    start = stop
+    while start > first and not line[start - 1].isspace():
+        start -= 1
+    word = line[start:stop]
+    before = start  # the end of the word before
+    while before > first and line[before - 1].isspace():
+        before -= 1
+    numbered = _NUMBERING.search(word)
+    if numbered and (numbered.group().startswith(":") or before == first or line[before - 1] == ":"):
+        return True
+    while line[behind : behind + 1] and line[behind] in _OPEN_QUOTES:
+        behind += 1
+    name = word.lstrip(_OPEN_QUOTES).lower()
+    if name in TITLES:
         return True
     if name in BEFORE_NUMBERS:
-        return behind[:1].isdigit()
+        return line[behind : behind + 1].isdigit()
+    if len(name) == 1 and line[max(first, before - 12) : before].lower().split(" ")[-1] in LABELLED:
+        return False
     if name in OFTEN_LAST or _INITIALS.match(name):
-        opener = _OPENER.match(behind)
+        opener = _OPENER.match(line, behind)
         return opener is None or opener.group(1).lower() not in OPENERS
     return False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 
-from scar.text import sentence_offsets
+from scar.text import sentence_offsets, word_offsets
 from tests.segmentation.samples import TEXTS
 
 
@@ -33,6 +35,7 @@ def test_sentences_partition_the_text(text: str) -> None:
         "Acme Inc. Boston paid Bob Jr. twice.",
         "J. R. R. Tolkien and George W. Bush met. |I did too.",
         "See Fig. 3 and No. 5 on Jan. 6. |No. |He said no. |Fig. |Leaf.",
+        "Model wears size S. |Fits size. |Plan B. |Vitamin C. |By John S. Smith and my friend J. Smith. |Size L. |(M fits.)",
         # Decimals and versions.
         "It is 3.5 km or .5 or 1,000.00 in v1.2.3. |Nice.",
         "It was 1990. |Then it was 5. |6 came.",
@@ -40,9 +43,18 @@ def test_sentences_partition_the_text(text: str) -> None:
         '"Stop." |"Why?" he asked. |\'No.\' |"I said no!" she said.',
         "\u201cHi.\u201d |\u201cYo.\u201d |(Both left.) |[They did.] |\u00abOui.\u00bb |Non.",
         "He left (at 5 p.m.). |She stayed.",
+        "\u201eHallo.\u201c |\u201eWer da?\u201c fragte er. |Er sagte: \u201eIch gehe.\u201c |Dann ging er.",
+        "\u00bbJa.\u00ab |Nein. |\u00bbSo!\u00ab |5",
+        "\u201aGut.\u2018 |\u201eSo!\u201c |5 kamen. |\u2039Ja.\u203a |\u203aNein.\u2039 |Gut.",
         "It is **bold.** |Next.",
         # Ellipses.
         "Well... |I see. wait... what? no. . . |So\u2026 |Yes\u2026 maybe.",
+        # Texts without capitalised words.
+        "ok. |lol. |yes",
+        "omg!! |it was on TV. |i liked it, e.g. the end... but why? |mr. smith left the u.s. |he did\n|no. 5 at 3.5 km. |(so",
+        "the film of mr . schnitzler ( u . s . ) is good . |it . . . drags , well ... a bit . |who knows ?",
+        "Mr . Smith left . |He did . . . |Well",
+        "i liked it. |My mom did. not",  # one of them makes it another text
         # Lists and line ends.
         "Do this:\n|1. Go home. |Then eat.\n|2. Sleep.\n|- a\n|- b. c\n\n|* d",
         "Steps: 1. Go. |2. Eat. |(3) Run. |A. first. |IV. Fourth",
@@ -64,3 +76,34 @@ def test_sentences_partition_the_text(text: str) -> None:
 def test_sentences_by_hand(marked: str) -> None:
     text = marked.replace("|", "")
     assert [text[start:end] for start, end in sentence_offsets(text)] == (marked.split("|") if marked else [])
+
+
+LONG = [
+    *"!.?\u2026\"')(1 xA\u3002\n",
+    *(
+        "! ",
+        '!"',
+        '." ',
+        "A.",
+        "A. ",
+        "a. ",
+        "X.b",
+        "mr. ",
+        "no. ",
+        "1. ",
+        ": 1. ",
+        ". . ",
+        "size S. ",
+        "n't",
+        "ll'",
+        "U.S. ",
+    ),
+    *("\u201eA.\u201c ", "http://", "a-", "e\u0301", "\u3002\u201d", "(A", "x" * 50 + ". "),
+]
+
+
+@pytest.mark.parametrize("piece", LONG, ids=repr)
+@pytest.mark.parametrize("split", [sentence_offsets, word_offsets])
+def test_long_runs_take_no_time(split: Callable[[str], list[tuple[int, int]]], piece: str) -> None:
+    """100,000 characters: work in the square of that would take half an hour; in proportion to it, a second."""
+    assert split((piece * 100_000)[:100_000] + "b")
