@@ -57,11 +57,8 @@ class TokenSegmenter:
         content = rollout.content_mask
         if self._merge_subwords:
             return units_of_spans(content, [_word_units(text) for text in _texts(rollout, self._tokenizer)])
-        hierarchies = []
-        for ids, mask in zip(rollout.response_ids.tolist(), content.tolist(), strict=True):
-            pieces = [self._tokenizer.decode([token]) for token, real in zip(ids, mask, strict=True) if real]
-            hierarchies.append(hierarchy_of(token_tree(pieces)))
-        return token_units(content, hierarchies)
+        pieces = [[t.text[start:end] for start, end in t.offsets] for t in _texts(rollout, self._tokenizer)]
+        return token_units(content, [hierarchy_of(token_tree(response)) for response in pieces])
 
 
 def _word_units(text: _Text) -> TextUnits:

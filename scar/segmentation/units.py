@@ -20,16 +20,23 @@ def token_tree(pieces: Sequence[str]) -> Nested:
     """The tree over single tokens: word pieces in words, words in clauses, clauses in sentences
     (docs/decisions.md#hierarchy-over-tokens).
 
-    `pieces` are the decoded tokens. A word starts at a piece that begins with white space or punctuation or follows a
-    piece that ends so; a clause ends after `, ; : . ? !` or a newline, a sentence after `. ? !` or a newline (and the
-    closing quotes or brackets in the same piece).
+    `pieces` are the texts of the tokens within the response (`token_offsets`; a token decoded alone may lose its space). A
+    word starts at a piece that begins with white space or punctuation or follows a piece that ends so; a clause ends after
+    `, ; : . ? !` or a newline, a sentence after `. ? !` or a newline (and the closing quotes or brackets in the same
+    piece). An empty piece is the beginning of a character and belongs to the piece that completes it.
     """
     sentences: list[list[list[list[int]]]] = [[[]]]
+    before = ""  # the last piece that is not empty
+    begun: list[int] = []  # the empty pieces behind it
     for i, piece in enumerate(pieces):
+        begun.append(i)
+        if not piece and i + 1 < len(pieces):
+            continue
         words = sentences[-1][-1]
-        if not words or _starts_word(piece, pieces[i - 1]):
+        if not words or (piece and _starts_word(piece, before)):
             words.append([])
-        words[-1].append(i)
+        words[-1] += begun
+        before, begun = piece, []
         ending = piece.rstrip(" \"')]}\u201d\u2019")  # a closing quote or bracket belongs to what it closes
         if ending.endswith(SENTENCE_ENDS):
             sentences.append([[]])

@@ -8,9 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scar.segmentation.hierarchies import hierarchy_of
 from scar.segmentation.segmenters import TokenSegmenter
+from scar.segmentation.units import token_tree
 from scar.types import Rollout, Units
 from tests.builders import EOS, PAD, check_hierarchy, rollout_of
+from tests.models.vocabularies import metaspace_tokenizer
+from tests.segmentation.samples import byte_tokenizer, encode, token_bytes
 
 VOCABULARY = [
     " the",
@@ -87,3 +91,37 @@ def test_token_segmenter_by_hand() -> None:
     # Words (0, 1) = 5, with the point (5, 2) = 6; word (3, 4) = 7; both sentences (6, 7).
     assert units.hierarchies[0].tolist() == [[0, 1], [5, 2], [3, 4], [6, 7]]
     assert units.hierarchies[1].shape == (0, 2)
+
+
+def test_words_of_a_metaspace_tokenizer() -> None:
+    """Decoded alone, no piece has the space in front of it, and the whole text would be one word."""
+    tokenizer = metaspace_tokenizer()
+    ids = tokenizer.encode("unbelievably good film and the naive dollars was not able, cost", add_special_tokens=False)
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    assert len(pieces) > 22
+    words: list[list[int]] = []
+    for index, piece in enumerate(pieces):
+        if piece.startswith("\u2581") or not piece.isalpha() or not pieces[index - 1].strip("\u2581").isalpha():
+            words.append([])
+        words[-1].append(index)
+    comma = next(k for k, word in enumerate(words) if "".join(pieces[i] for i in word) == ",")
+    units = TokenSegmenter(tokenizer=tokenizer).segment(rollout_of([ids], [False]))
+    assert units.hierarchies[0].tolist() == hierarchy_of([words[: comma + 1], words[comma + 1 :]]).tolist()
+
+
+ASCII = st.text(st.sampled_from([*"aB c.,!?\n'\"-(5"]), max_size=40)
+
+
+@given(text=ASCII)
+def test_trees_of_byte_tokenizers_are_those_of_tokens_decoded_alone(text: str) -> None:
+    ids = encode(text)
+    units = TokenSegmenter(tokenizer=byte_tokenizer()).segment(rollout_of([ids], [True]))
+    alone = token_tree([byte_tokenizer().decode([token]) for token in ids])
+    assert units.hierarchies[0].tolist() == hierarchy_of(alone).tolist()
+
+
+def test_a_character_of_several_tokens_is_in_one_word() -> None:
+    ids = [token for byte in "caf\u00e9s".encode() for token in [token_bytes().index(bytes([byte]))]]
+    units = TokenSegmenter(tokenizer=byte_tokenizer()).segment(rollout_of([ids], [True]))
+    assert len(ids) == 6
+    assert units.hierarchies[0].tolist() == hierarchy_of([[[[0, 1, 2, 3, 4, 5]]]]).tolist()
