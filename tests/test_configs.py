@@ -26,6 +26,7 @@ from scar.config import EvaluationConfig, GenerationConfig, PPOConfig
 from scar.credit.estimators import ExactEstimator, OwenEstimator, PermutationEstimator, SequentialEstimator
 from scar.credit.partition import PartitionEstimator
 from scar.credit.shap_oracle import ShapEstimator
+from scar.credit.texts import UnitTexts
 from scar.judging.prompts import Summaries
 from scar.supervised.training import TrainingConfig
 from tests.builders import FakeRewardModel, FakeScorer
@@ -57,6 +58,7 @@ RUN_TIME: dict[str, Any] = {
     "reward_model": FakeRewardModel(lambda ids: 0.0),
     "scorer": FakeScorer(lambda ids: 0.0),
     "estimator": ExactEstimator(max_units=4),
+    "texts": UnitTexts(None, None, max_tokens=1),
     "folder": Path("unused"),
     "name": "seed1-f00d",
     "config": {},
@@ -342,4 +344,4 @@ def test_experiment_wins_over_scale_and_the_default_is_local() -> None:
 
 
 def test_needs_are_read_off_the_method() -> None:
-    assert credit_needs(composed("shaping=scar")) == ("scorer", "estimator", "units")
+    assert credit_needs(composed("shaping=scar")) == ("scorer", "estimator", "texts", "units")
