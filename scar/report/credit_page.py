@@ -68,7 +68,8 @@ def _about(record: CreditRecord) -> str:
 def _notes(record: CreditRecord, labels: list[str]) -> list[str]:
     manifest = record.manifest
     sentences = [
-        "Credit is the raw reward split over the tokens, not mixed with a reward at the end (alpha = 1); each row sums to it.",
+        "Credit is the raw reward split over the tokens, not mixed with a reward at the end (alpha = 1); each row sums to it, "
+        "less what a setting of SCAR leaves out (empty=drop, one_unit=none).",
         *notes(record, labels),
     ]
     estimators = {label: estimator_of(manifest["methods"][label]) for label in labels}
