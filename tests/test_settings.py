@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from scar.commands import credit, judge, models
 from scar.commands.cli import one_line
 from scar.commands.explain import explain
-from scar.commands.settings import prepared
+from scar.commands.settings import check_variant, prepared
 from scar.commands.targets import keys, nearest
 from tests.smoke_scale import CONF, REPOSITORY, composed
 
@@ -255,6 +255,39 @@ def test_origin_of_what_is_typed_is_the_command_line() -> None:
 def line_of(start: str) -> int:
     lines = (CONF / "config.yaml").read_text(encoding="utf-8").splitlines()
     return 1 + next(number for number, line in enumerate(lines) if line.startswith(start))
+
+
+@pytest.mark.parametrize(
+    ("task", "units", "fill"),
+    [
+        ("imdb", "TokenSegmenter", "dots"),
+        ("tldr", "PunctuationSegmenter", "collapse"),
+        ("hh", "PunctuationSegmenter", "collapse"),
+    ],
+)
+def test_scar_as_released_sets_what_the_table_of_the_page_says(task: str, units: str, fill: str) -> None:
+    """docs/released.md#what-differs."""
+    cfg = prepared(composed("scale=paper", f"task={task}", "variant=scar_released"))
+    shaping = OmegaConf.to_container(cfg.shaping)
+    assert isinstance(shaping, dict)
+    assert (shaping["name"], shaping["alpha"], shaping["sparse_weight"]) == ("scar", 1.0, 1.0)
+    assert {key: shaping["method"][key] for key in ("fill", "empty", "one_unit")} == {
+        "fill": fill,
+        "empty": "drop",
+        "one_unit": "none",
+    }
+    assert cfg.segmentation._target_.endswith(units)
+    assert (cfg.estimator._target_.rpartition(".")[2], cfg.estimator.max_evals) == ("PartitionEstimator", 500)
+
+
+def test_variant_beside_a_method_is_refused() -> None:
+    """Hydra would take the method that is typed, and of the variant what is left."""
+    with pytest.raises(ValueError, match="variant=sparse_twice with shaping=scar: a variant chooses its method"):
+        explain(["variant=sparse_twice", "shaping=scar"], CONF)
+    with pytest.raises(ValueError, match="a variant chooses its method"):
+        check_variant(["task=imdb", "shaping=scar", "variant=abc_released"])
+    check_variant(["task=imdb", "variant=abc_released", "shaping.alpha=0.5"])
+    check_variant(["shaping=scar", "variant=null"])
 
 
 @pytest.mark.parametrize("overrides", [("scale=paper", "task=hh"), ("scale=local", "task=tldr", "segmentation=span")])

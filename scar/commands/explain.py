@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from scar.commands.settings import prepared
+from scar.commands.settings import check_variant, prepared
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def explain(overrides: Sequence[str], conf: Path) -> list[Row]:
     """Every setting of the run that `experiments/train.py` with `overrides` would compute, in the order of the config; `conf` is
     the folder of the Hydra configuration. ValueError or a Hydra error for what does not compose."""
     with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+        check_variant(overrides)
         cfg = compose("config", overrides=list(overrides))
         origins = _origins(conf, list(overrides))
         chosen = None if "_target_" in cfg.estimator else "bounded" if "max_units" in cfg.segmentation else "unbounded"

@@ -107,6 +107,7 @@ def prepared(cfg: DictConfig, more: Mapping[str, Schema] | None = None) -> DictC
     """
     if HydraConfig.initialized():
         _check_names(HydraConfig.get(), HydraConf, "hydra")
+        check_variant(HydraConfig.get().overrides.task)
     schema = _joined(RUN, more or {})
     schema["models"] = _models(cfg.get("models"))
     auto = "estimator" in cfg and "_target_" not in cfg.estimator
@@ -123,6 +124,17 @@ def prepared(cfg: DictConfig, more: Mapping[str, Schema] | None = None) -> DictC
     if auto:
         cfg.estimator = cfg.estimator.bounded if "max_units" in cfg.segmentation else cfg.estimator.unbounded
     return cfg
+
+
+def check_variant(overrides: Iterable[str]) -> None:
+    """Raise ValueError where a command, or a job of its sweep, names a variant and a method: Hydra would take the method, and of
+    the variant what is left."""
+    given = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
+    if given.get("variant", "null") != "null" and "shaping" in given:
+        raise ValueError(
+            f"variant={given['variant']} with shaping={given['shaping']}: a variant chooses its method; leave shaping out "
+            "(experiments/train.py or experiments/explain.py, or experiment=released; make train and experiment=table1 give one)"
+        )
 
 
 def check(values: Any, schema: Schema, path: str = "", *, known: Iterable[str] = ()) -> None:
