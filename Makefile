@@ -23,11 +23,12 @@ JOBS ?= $(if $(filter small paper,$(SCALE)),1,$(shell "$(PYTHON)" tools/jobs.py 
 # What shares one run of `make train`: LAUNCH=deepspeed NPROC=2 are two processes of this machine.
 LAUNCH ?= torch
 NPROC ?= 1
-# Of single targets; `make` says which. Empty: ABLATION, SAMPLE, QUICK, YES, FAULTS.
+# Of single targets; `make` says which. Empty: ABLATION, SAMPLE, QUICK, YES, FAULTS, RELEASED.
 GPU ?= a100-80gb
 GPUS ?= 1
 BENCH ?= attribution
 JUDGE ?= reward_model
+RELEASED ?=
 TEST_JOBS ?= 2
 
 comma := ,
@@ -191,10 +192,10 @@ sweep-alpha:  ## the dense share alpha from 0 to 1 (the same as ABLATION=alpha)
 # SCAR's three kinds of units and values are no product of settings, so they are sweeps of their own.
 LENGTHS = $(PY) experiments/train.py experiment=lengths $(COMMON) seed=$(SEEDS) $(ON)
 STUDIED = $(filter sparse red prefix,$(call names,$(METHODS)))
-reproduce-released: models  ## what makes the paper's numbers: as written, as released by the authors, and controls (docs/released.md)
-	$(TRAIN) experiment=table1 task=$(TASKS) shaping=sparse,abc,scar
-	$(TRAIN) experiment=released task=$(TASKS)
-	$(REPORT) target=released $(REPORTED)
+reproduce-released: models  ## what makes the paper's numbers: as written, as released by the authors, and controls; RELEASED=folder: all runs of other OVERRIDES (docs/released.md)
+	$(TRAIN) experiment=table1 task=$(TASKS) shaping=sparse,abc,scar $(if $(RELEASED),paths.runs='$(RELEASED)')
+	$(TRAIN) experiment=released task=$(TASKS) $(if $(RELEASED),paths.runs='$(RELEASED)')
+	$(REPORT) target=released $(REPORTED) $(if $(RELEASED),records='$(RELEASED)' released='$(RELEASED)')
 study: setup  ## RED beside SCAR, over lengths and KL coefficients (docs/methods/red.md; hours)
 	$(call MODELS,imdb) models.policy.max_tokens=96 models.reward.augmentation.max_tokens=96
 	$(if $(STUDIED),$(LENGTHS) shaping=$(call list,$(STUDIED)))

@@ -92,12 +92,20 @@ class PPOConfig:
         self._check_divides("minibatch_size", "microbatch_size")
         for name in ("gamma", "gae_lambda"):
             require(0 <= getattr(self, name) <= 1, f"ppo.{name}={getattr(self, name)}", "a number from 0 to 1")
-        for name in ("learning_rate", "clip_range", "value_clip_range", "kl_target", "kl_horizon", "adam_eps"):
+        for name in (
+            "learning_rate",
+            "clip_range",
+            "value_clip_range",
+            "kl_target",
+            "kl_horizon",
+            "kl_scale",
+            "adam_eps",
+        ):
             require(getattr(self, name) > 0, f"ppo.{name}={getattr(self, name)}", "a number above 0")
         for name in ("max_grad_norm", "max_mean_ratio"):
             value = getattr(self, name)
             require(value is None or value > 0, f"ppo.{name}={value}", "null (no limit) or a number above 0")
-        for name in ("kl_coef", "kl_scale", "value_loss_coef", "weight_decay"):
+        for name in ("kl_coef", "value_loss_coef", "weight_decay"):
             require(getattr(self, name) >= 0, f"ppo.{name}={getattr(self, name)}", "0 or more")
 
     def _check_divides(self, name: str, divisor_name: str) -> None:

@@ -73,7 +73,7 @@ def run_settings(config: Mapping[str, Any], name_of: Callable[[str], str], needs
     and coalitions are None for methods that need none, the parser also for units that need none. KeyError when the config is
     none of this code.
     """
-    return _without_later(
+    return without_later(
         {key: config[key] for key in TOP}
         | task_settings(config["task"])
         | {
@@ -133,13 +133,14 @@ def judge_settings(judge: Mapping[str, Any]) -> dict[str, Any]:
     return _named(judge)
 
 
-def _without_later(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`settings` without those of `LATER` that say nothing new."""
+def without_later(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`settings` without those of `LATER` that say nothing new; also where a method's are one of several, `methods.<label>`."""
     kept = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if name not in LATER or value != LATER[name]:
-            kept[key] = _without_later(value, f"{name}.") if isinstance(value, Mapping) else value
+            inside = "" if prefix == "methods." else f"{name}."
+            kept[key] = without_later(value, inside) if isinstance(value, Mapping) else value
     return kept
 
 

@@ -112,6 +112,8 @@ OPENERS = word_set(
 )
 """Words that, with a capital, show that an abbreviation before them closed its sentence."""
 
+SUBJECTS = word_set("he she it we they")
+"""Those of them that do so without a capital, in a text that has none."""
 LABELLED = word_set(
     "size sizes plan option vitamin hepatitis grade class type category group team section part point step phase level line "
     "appendix exhibit figure table column row model series generation letter"
@@ -196,5 +198,7 @@ def _goes_on(line: str, first: int, stop: int, behind: int) -> bool:
         return False
     if name in OFTEN_LAST or _INITIALS.match(name):
         opener = _OPENER.match(line, behind)
-        return opener is None or opener.group(1).lower() not in OPENERS
+        # Without its capital a word that may stand inside a sentence too says nothing: "the u.s. and".
+        openers = SUBJECTS if opener and opener.group(1)[0].islower() else OPENERS
+        return opener is None or opener.group(1).lower() not in openers
     return False

@@ -73,6 +73,7 @@ def test_a_minibatch_above_the_batch_is_an_error() -> None:
         ("value_clip_range", -0.2, "a number above 0"),
         ("kl_target", 0.0, "a number above 0"),
         ("kl_horizon", 0, "a number above 0"),
+        ("kl_scale", 0.0, "a number above 0"),
         ("adam_eps", 0.0, "a number above 0"),
         ("kl_coef", -0.1, "0 or more"),
         ("value_loss_coef", -1, "0 or more"),

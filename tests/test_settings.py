@@ -290,6 +290,11 @@ def test_variant_beside_a_method_is_refused() -> None:
     check_variant(["shaping=scar", "variant=null"])
 
 
+def test_variants_lie_apart_from_the_runs_of_table_1() -> None:
+    for variant in ("sparse_twice", "sparse_half_kl", "abc_released", "scar_released"):
+        assert composed(f"variant={variant}").paths.runs == "sweeps/released"
+
+
 @pytest.mark.parametrize("overrides", [("scale=paper", "task=hh"), ("scale=local", "task=tldr", "segmentation=span")])
 def test_every_setting_has_an_origin(overrides: tuple[str, ...]) -> None:
     rows = explain(overrides, CONF)

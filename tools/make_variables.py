@@ -77,7 +77,9 @@ def wrong_values(given: dict[str, str]) -> str:
             return f"{old}={given[old]}: write {old}S={given[old]}, {example}"
     for name in ("TASKS", "METHODS", "SEEDS"):
         values = given[name].split(",") if name in given else []
-        if len(set(values)) < len(values) or any([value] != value.split() for value in values):
+        if len({"red" if value == "prefix" else value for value in values}) < len(values) or any(
+            [value] != value.split() for value in values
+        ):
             example = "TASKS=imdb,tldr METHODS=sparse,scar SEEDS=1,2,3"
             return f"{name}={given[name]}: write different ones between commas, without spaces: {example}"
         if name == "SEEDS" and not all(value.isascii() and value.isdigit() for value in values):

@@ -139,6 +139,13 @@ def check_settings(cfg: DictConfig) -> PPOConfig:
         "one of them",
     )
     _check_test_prompts(cfg)
+    weight = cfg.shaping.get("sparse_weight")
+    paid = (1 - cfg.shaping.alpha if weight is None else weight) > 0
+    require(
+        paid or cfg.shaping.method.get("one_unit", "score") == "score",
+        "shaping.method.one_unit=none with no weight on the score at the end, so a response of one unit is paid nothing",
+        "shaping.sparse_weight above 0 (as released: 1), or one_unit=score",
+    )
     return build_settings(PPOConfig, cfg.ppo)
 
 

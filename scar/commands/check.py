@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from scar.commands.build import check_settings, credit_needs
-from scar.commands.settings import prepared
+from scar.commands.settings import check_variant, prepared
 from scar.commands.targets import build_settings, construct, located, plain
 from scar.config import GenerationConfig, LoadConfig, MemoryConfig
 from scar.identity import data_source
@@ -107,6 +107,7 @@ def check(arguments: Sequence[str], *, conf: Path, advance: Advance) -> Report:
 def _cases(request: Request) -> list[list[str]]:
     """Overrides of every run, then at paper scale those of SCAR with token units."""
     common = [f"scale={request.scale}", *request.overrides]
+    check_variant([*common, f"shaping={request.methods[0]}"])
     cases = [[*common, f"task={task}", f"shaping={method}"] for task in request.tasks for method in request.methods]
     if request.scale == "paper" and "tldr" in request.tasks and "scar" in request.methods:
         cases.append([override for override in common if not override.startswith("segmentation=")] + TOKEN_UNITS)

@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
 from scar.commands.build import Parts, credit_needs, load_parts, setup_process
-from scar.commands.settings import Count, Text, prepared
+from scar.commands.settings import Count, Text, check_variant, prepared
 from scar.commands.targets import plain
 from scar.commands.train import class_name
 from scar.config import EvaluationConfig, fingerprint, require
 from scar.credit.methods import readable_units
-from scar.identity import credit_settings, first_name, model_settings, name_now, task_settings
+from scar.identity import credit_settings, first_name, model_settings, name_now, task_settings, without_later
 from scar.interfaces import CreditMethod, Segmenter
 from scar.ppo.evaluation import rollout_of_samples
 from scar.ppo.rollout import ResponseScoring, Sampler
@@ -117,13 +117,17 @@ def _configs(cfg: DictConfig, overrides: list[str], run: RunRecord | None) -> di
     methods = list(dict.fromkeys(map(name_now, cfg.methods)))
     if run is not None and "methods" not in typed and run.manifest["method"] not in methods:
         methods.append(run.manifest["method"])  # a run's own method is never left out
+    units_shown = list(cfg.segmentations)
+    if run is not None and "segmentations" not in typed and run.manifest["segmentation"] not in (None, *units_shown):
+        units_shown.append(run.manifest["segmentation"])
     configs = {}
     for method in methods:
+        check_variant([*overrides, f"shaping={method}"])
         config = _compose([*others, f"shaping={method}"], run, typed)
         if "units" not in credit_needs(config):
             configs[method] = config
             continue
-        for units in cfg.segmentations:
+        for units in units_shown:
             with_units = [*overrides, f"shaping={method}", f"segmentation={units}"]
             configs[f"{method}:{units}"] = _compose(with_units, run, typed)
     return configs
@@ -180,21 +184,23 @@ def _identity(
     cfg: DictConfig, base: DictConfig, configs: dict[str, DictConfig], run: RunRecord | None, device: torch.device
 ) -> dict[str, Any]:
     """Everything that decides a record's numbers."""
-    return {
-        "version": CREDIT_VERSION,
-        "recipe": RECIPE,
-        "device": device.type,
-        "seed": cfg.seed,
-        "model_seed": base.model_seed,
-        "scale": base.scale,
-        "source": _describe_source(cfg, base, run),
-        **task_settings(plain(base.task)),
-        "models": model_settings(plain(base.models)),
-        "methods": {
-            first_name(label): credit_settings(plain(config), class_name, credit_needs(config))
-            for label, config in configs.items()
-        },
-    }
+    return without_later(
+        {
+            "version": CREDIT_VERSION,
+            "recipe": RECIPE,
+            "device": device.type,
+            "seed": cfg.seed,
+            "model_seed": base.model_seed,
+            "scale": base.scale,
+            "source": _describe_source(cfg, base, run),
+            **task_settings(plain(base.task)),
+            "models": model_settings(plain(base.models)),
+            "methods": {
+                first_name(label): credit_settings(plain(config), class_name, credit_needs(config))
+                for label, config in configs.items()
+            },
+        }
+    )
 
 
 def _describe_source(cfg: DictConfig, base: DictConfig, run: RunRecord | None) -> dict[str, Any]:

@@ -111,6 +111,10 @@ VARIANTS = (
 )
 """In the order of the table. Colours are the methods'; dashes, markers and their filling tell the variants of one apart."""
 BY_KEY = {variant.key: variant for variant in VARIANTS}
+RELEASED_CREDIT = {"empty": "drop", "one_unit": "none", "estimator": "partition"}
+"""What SCAR as released has beside its pay (conf/shaping/released/)."""
+BLANKS = ("collapse", "dots")
+"""What it puts in place of absent units: of spans, and of tokens."""
 
 
 def variant_of(record: RunRecord) -> Paid | None:
@@ -120,10 +124,16 @@ def variant_of(record: RunRecord) -> Paid | None:
     if weight is None and price == 1:
         return BY_KEY.get(method)
     if method == "sparse":
-        return {(2, 1): SPARSE_TWICE, (None, 0.5): BY_KEY["sparse_half_kl"]}.get((weight, price))
-    dropped = method == "abc" or settings["method"].get("empty") == "drop"
-    released = (settings["alpha"], weight, price) == (1, 1, 1) and dropped
-    return BY_KEY.get(f"{method}_released") if released else None
+        known = {(2, 1): SPARSE_TWICE, (None, 0.5): BY_KEY["sparse_half_kl"]}
+        return known.get((weight, price)) if settings["alpha"] == 0 else None
+    same = method == "abc" or (method == "scar" and _credit_as_released(settings))
+    return BY_KEY[f"{method}_released"] if same and (settings["alpha"], weight, price) == (1, 1, 1) else None
+
+
+def _credit_as_released(settings: Mapping[str, Any]) -> bool:
+    credit = {key: settings["method"].get(key) for key in ("empty", "one_unit")}
+    credit |= {"estimator": (settings["estimator"] or {}).get("name")}
+    return credit == RELEASED_CREDIT and settings["method"].get("fill") in BLANKS
 
 
 def select_released(sources: Sources) -> list[Variants]:
@@ -138,7 +148,7 @@ def select_released(sources: Sources) -> list[Variants]:
     except NoRunError as error:
         raise NoRunError(f"no run in {sources.released} of scale={sources.scale}; {COMMAND} makes them") from error
     try:
-        records = [*sources.runs(), *own]
+        records = list({record.path: record for record in (*sources.runs(), *own)}.values())  # they may share a folder
     except NoRunError:
         records = own
     tasks = tasks_in_order(record.manifest["task"] for record in own if variant_of(record))
@@ -297,7 +307,8 @@ A cell has the verdict, the mean difference over seeds, paired by seed, with Stu
 The verdict is "yes" or "no" where the interval excludes 0 and Holm's correction over all comparisons of the task, each counted \
 once, lets that stand; with fewer than five seeds "leans yes" or "leans no"; else "not shown". Other pages correct over fewer \
 comparisons, so a claim as written may be "yes" there and "not shown" here. Noise: {NOISE}. ± is the sample \
-standard deviation (ddof 1) over seeds."""
+standard deviation (ddof 1) over seeds. Where a task is evaluated at a temperature of its own (tldr: 0.01) final rewards are \
+of such responses, and KL is of others, drawn as in training."""
 
 
 def released_rows(chosen: Variants) -> list[dict[str, Any]]:

@@ -70,6 +70,8 @@ def _word_units(text: _Text) -> TextUnits:
 Rule = Literal["forward"]
 """How constituents become units. Records without a rule have the first one, by which loose words joined the unit before
 (docs/decisions.md#spans)."""
+SentenceRule = Literal["any_case"]
+"""How sentences end. Records without a rule have the first one, which no small letter followed (docs/decisions.md#sentences)."""
 
 
 class SpanSegmenter:
@@ -240,12 +242,15 @@ def _bounded(text: _Text, starts: Sequence[int], tree: Nested, max_units: int, m
 class SentenceSegmenter:
     """Sentences are the players (paper 3.4, "sentence-level"; the rules of `sentence_offsets`), joined by mid-split.
 
-    Above `max_units` sentences neighbours share a unit: the deepest pairs of the mid-split tree, the leftmost first.
+    Above `max_units` sentences neighbours share a unit: the deepest pairs of the mid-split tree, the leftmost first. `rule`
+    has one value; it is there to name the units in a run's record.
     """
 
     name: ClassVar[str] = "sentence"
 
-    def __init__(self, *, tokenizer: Any, max_units: int = 12) -> None:
+    def __init__(self, *, tokenizer: Any, rule: SentenceRule = "any_case", max_units: int = 12) -> None:
+        if rule not in get_args(SentenceRule):
+            raise ValueError(f"segmentation.rule={rule}; allowed: {', '.join(get_args(SentenceRule))}")
         self._tokenizer = tokenizer
         self._max_units = max_units
         self._max_coalitions = least_coalitions(max_units)  # merged, a mid-split tree costs no more than a new one

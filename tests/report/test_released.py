@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from scar.report.released import released_figure, released_markdown, released_rows, select_released, variant_of
@@ -10,13 +12,23 @@ from tests.report.conftest import updates_of
 
 SETTINGS = {
     "sparse": ("sparse", {}),
-    "sparse_twice": ("sparse", {"sparse_weight": 2.0}),
-    "sparse_half_kl": ("sparse", {"ppo.kl_scale": 0.5}),
+    "sparse_twice": ("sparse", {"alpha": 0.0, "sparse_weight": 2.0}),
+    "sparse_half_kl": ("sparse", {"alpha": 0.0, "ppo.kl_scale": 0.5}),
     "uniform": ("uniform", {}),
     "abc": ("abc", {}),
     "abc_released": ("abc", {"sparse_weight": 1.0, "alpha": 1.0}),
     "scar": ("scar", {"method.empty": "uniform"}),
-    "scar_released": ("scar", {"sparse_weight": 1.0, "alpha": 1.0, "method.empty": "drop"}),
+    "scar_released": (
+        "scar",
+        {
+            "sparse_weight": 1.0,
+            "alpha": 1.0,
+            "method.empty": "drop",
+            "method.one_unit": "none",
+            "method.fill": "dots",
+            "estimator": {"name": "partition"},
+        },
+    ),
 }
 # Final rewards on seed 1, and how much more each seed after it has.
 FINALS = {
@@ -222,7 +234,11 @@ def test_another_pay_or_price_is_no_variant(sources, make_variant):
         ("sparse_twice", {"ppo.kl_scale": 0.5}),
         ("sparse_half_kl", {"ppo.kl_scale": 0.25}),
         ("abc_released", {"alpha": 0.5}),
+        ("sparse_twice", {"alpha": 0.8}),
         ("scar_released", {"method.empty": "uniform"}),
+        ("scar_released", {"method.one_unit": "score"}),
+        ("scar_released", {"method.fill": "space"}),
+        ("scar_released", {"estimator": {"name": "owen"}}),
         ("scar_released", {"ppo.kl_scale": 0.5}),
     ]
     others = [make_variant(key, 2, config=config, folder=f"-{n}") for n, (key, config) in enumerate(changes)]
@@ -231,6 +247,14 @@ def test_another_pay_or_price_is_no_variant(sources, make_variant):
     assert sorted(path.partition("/imdb-")[2] for path in chosen.left_out) == sorted(
         f"{run.path.name.removeprefix('imdb-')} (none of the variants)" for run in others
     )
+
+
+def test_all_runs_may_lie_in_one_folder(sources, make_variant):
+    make_variant("sparse", 1)
+    run = make_variant("sparse_twice", 1)
+    together = dataclasses.replace(sources, records=run.path.parent, released=run.path.parent)
+    (chosen,) = select_released(together)
+    assert [record.path for record in chosen.records] == [run.path]
 
 
 def test_two_settings_of_one_variant_are_refused(sources, make_variant):

@@ -51,6 +51,8 @@ def test_sentences_partition_the_text(text: str) -> None:
         "Well... |I see. wait... what? no. . . |So\u2026 |Yes\u2026 maybe.",
         # Texts without capitalised words.
         "ok. |lol. |yes",
+        "i live in the u.s. and i like it.",
+        "up at 5 a.m. in the rain. |then home",
         "omg!! |it was on TV. |i liked it, e.g. the end... but why? |mr. smith left the u.s. |he did\n|no. 5 at 3.5 km. |(so",
         "the film of mr . schnitzler ( u . s . ) is good . |it . . . drags , well ... a bit . |who knows ?",
         "Mr . Smith left . |He did . . . |Well",
