@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 
 LOGGED = {
     "imdb": {"policy": "96e1ee8e20", "reward": "2f6ff23433", "run": "4fbc675831"},
-    "tldr": {"base": "c399483a66", "policy": "f13dea15b6", "reward": "67e75f9795", "run": "880111ad43"},
-    "hh": {"base": "ea8ac6e0b1", "policy": "76d617fe5e", "reward": "c010ad8721", "run": "54259a987f"},
+    "tldr": {"base": "c399483a66", "policy": "f13dea15b6", "reward": "67e75f9795", "run": "1622a1f383"},
+    "hh": {"base": "ea8ac6e0b1", "policy": "76d617fe5e", "reward": "c010ad8721", "run": "5d083b7fe0"},
 }
 """Local models of model seed 1 and Table 1's first run of scar (docs/results_log.md)."""
 

@@ -31,6 +31,8 @@ class CreditRecord(Record):
 
     def upgraded(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Version 1 as version 2 has it: settings by name, read off the configs that it holds. Methods have their names of now."""
+        if manifest["credit_version"] not in (1, CREDIT_VERSION):  # refused by its reader
+            return manifest
         methods = manifest["methods"]
         if manifest["credit_version"] == 1:
             methods = {label: credit_settings(config, old_name, old_needs(config)) for label, config in methods.items()}

@@ -43,7 +43,7 @@ def whole(make_run):
         for method in ("sparse", "scar"):
             config = {"ppo.value_net": "separate"}
             make_run(method, seed, folder=f"../critic/{method}{seed}", config=config)
-        make_run("sparse", seed, folder=f"../released/{seed}", config={"sparse_weight": 2.0})
+        make_run("sparse", seed, folder=f"../released/{seed}", config={"alpha": 0.0, "sparse_weight": 2.0})
 
 
 def test_everything_is_one_page_that_needs_nothing_beside_it(sources, whole):

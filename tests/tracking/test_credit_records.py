@@ -10,31 +10,32 @@ import pytest
 
 from scar.tracking.credit_records import CREDIT_VERSION, CreditRecord, CreditWriter
 
-MANIFEST = {"credit_version": CREDIT_VERSION, "task": "imdb"}
+MANIFEST = {"credit_version": CREDIT_VERSION, "task": "imdb", "methods": {}}
+ROW = {"number": 0, "methods": {}}
 
 
 def test_committed_record_comes_back_whole(tmp_path: Path) -> None:
     with CreditWriter(tmp_path / "a" / "text-1") as writer:
-        writer.append({"number": 0, "response": "was\u2028 good \U0001f600"})
+        writer.append(ROW | {"response": "was\u2028 good \U0001f600"})
         assert not (tmp_path / "a" / "text-1").exists()
         writer.commit(MANIFEST)
     record = CreditRecord(tmp_path / "a" / "text-1")
-    assert record.rows == [{"number": 0, "response": "was\u2028 good \U0001f600"}]
+    assert record.rows == [ROW | {"response": "was\u2028 good \U0001f600"}]
     assert record.manifest == MANIFEST | {"responses": 1}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["text-1"]
 
 
 def test_an_interrupted_record_goes_on_behind_its_last_whole_row(tmp_path: Path) -> None:
     with suppress(KeyboardInterrupt), CreditWriter(tmp_path / "r") as writer:
-        writer.append({"number": 0})
-        writer.append({"number": 1})
+        writer.append(ROW)
+        writer.append(ROW | {"number": 1})
         raise KeyboardInterrupt
     assert not (tmp_path / "r").exists()
     file = tmp_path / "r.partial" / "credit.jsonl"
     file.write_text(file.read_text() + '{"number": 2', encoding="utf-8")
     with CreditWriter(tmp_path / "r") as writer:
         assert writer.done == 2
-        writer.append({"number": 2})
+        writer.append(ROW | {"number": 2})
         writer.commit(MANIFEST)
     assert [row["number"] for row in CreditRecord(tmp_path / "r").rows] == [0, 1, 2]
     assert not (tmp_path / "r.partial").exists()
