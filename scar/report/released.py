@@ -395,7 +395,7 @@ def released_figure(tasks: Sequence[Variants]) -> Figure:
         for axes, chosen in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
             handles |= {v: _draw(axes, chosen, v) for v in DRAWN if chosen.runs.get(v)}
             axes.set_title(task_name(chosen.task) + ("" if chosen.task == "tldr" else ", carried over"))
-            axes.set_xlabel("sqrt of KL to the SFT policy\n(sqrt(nats per response))")
+            axes.set_xlabel("sqrt of KL to SFT policy\n(sqrt(nats per response))")
             style_axes(axes)
             axes.margins(x=0.03)
         figure.axes[0].set_ylabel(f"mean raw reward of the batch\n(trailing mean of up to {SMOOTHING} updates)")
