@@ -246,3 +246,7 @@ def test_paths_may_hold_spaces(tmp_path: Path) -> None:
     assert '"my env/bin/python" experiments/report.py' in out
     assert "\"results='my results'\"" in out
     assert "run='$run'" in make("credit", "SAMPLE=my runs/seed1-a:3", folder=folder).stdout
+
+
+def test_a_method_by_its_two_names_is_one_method() -> None:
+    assert_refused(make("reproduce-table1", "METHODS=red,prefix"), "write different ones between commas")

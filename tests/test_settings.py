@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from scar.commands import credit, judge, models
+from scar.commands.build import check_settings
 from scar.commands.cli import one_line
 from scar.commands.explain import explain
 from scar.commands.settings import check_variant, prepared
@@ -288,6 +289,14 @@ def test_variant_beside_a_method_is_refused() -> None:
         check_variant(["task=imdb", "shaping=scar", "variant=abc_released"])
     check_variant(["task=imdb", "variant=abc_released", "shaping.alpha=0.5"])
     check_variant(["shaping=scar", "variant=null"])
+
+
+def test_one_unit_that_would_be_paid_nothing_is_refused() -> None:
+    none = "shaping.method.one_unit=none"
+    with pytest.raises(ValueError, match="a response of one unit is paid nothing"):
+        check_settings(composed("task=tldr", none))  # alpha is 1, so the end has no weight
+    check_settings(composed("task=tldr", none, "shaping.sparse_weight=1.0"))
+    check_settings(composed("task=imdb", none))  # alpha is 0.8
 
 
 def test_variants_lie_apart_from_the_runs_of_table_1() -> None:
